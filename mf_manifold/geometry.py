@@ -1,0 +1,192 @@
+"""Riemannian geometry of geoopt manifolds: functions dispatched on the manifold's class.
+
+geoopt owns the classes, the parameters and the optimisers; the numbers that a density needs come from here, because
+geoopt's own maps clamp short distances and have NaN gradients at coinciding points and repeated eigenvalues. Each
+manifold's implementation is one file of :mod:`mf_manifold.manifolds`; a subclass inherits it through the MRO.
+
+Shapes: ``*B`` batch, ``*E`` point shape, ``d`` intrinsic dimension.
+"""
+
+from __future__ import annotations
+
+from functools import singledispatch
+from typing import Any, NoReturn
+
+import geoopt
+import torch
+from torch import Tensor
+
+Shape = tuple[int, ...]
+
+
+def _missing(what: str, manifold: geoopt.Manifold) -> NoReturn:
+    known = sorted({cls.__name__ for cls in intrinsic_dim.registry if cls is not object})
+    raise NotImplementedError(
+        f"{what} is not implemented for {type(manifold).__name__}; it is for {', '.join(known)}. "
+        f"Register an implementation with mf_manifold.geometry.{what}.register({type(manifold).__name__})."
+    )
+
+
+@singledispatch
+def intrinsic_dim(manifold: geoopt.Manifold, point_shape: Shape) -> int:
+    """Dimension ``d`` of the manifold whose points have shape ``point_shape``.
+
+    >>> import geoopt, mf_manifold as mf
+    >>> mf.geometry.intrinsic_dim(geoopt.Sphere(), (3,))
+    2
+    """
+    _missing("intrinsic_dim", manifold)
+
+
+@singledispatch
+def expmap(manifold: geoopt.Manifold, x: Tensor, u: Tensor) -> Tensor:
+    """Riemannian exponential: the end point of the geodesic from ``x`` with velocity ``u``; (*B,*E) -> (*B,*E)."""
+    _missing("expmap", manifold)
+
+
+@singledispatch
+def logmap(manifold: geoopt.Manifold, x: Tensor, y: Tensor) -> Tensor:
+    """Riemannian logarithm: the shortest initial velocity at ``x`` that reaches ``y``; (*B,*E) -> (*B,*E)."""
+    _missing("logmap", manifold)
+
+
+@singledispatch
+def dist(manifold: geoopt.Manifold, x: Tensor, y: Tensor) -> Tensor:
+    """Geodesic distance between ``x`` and ``y``, accurate for close points and at antipodes; (*B,*E) -> (*B)."""
+    _missing("dist", manifold)
+
+
+@singledispatch
+def logdet_expmap(manifold: geoopt.Manifold, x: Tensor, u: Tensor) -> Tensor:
+    """Log volume density ``log |det d exp_x(u)|`` in orthonormal bases; (*B,*E) -> (*B)."""
+    _missing("logdet_expmap", manifold)
+
+
+@singledispatch
+def from_coords(manifold: geoopt.Manifold, x: Tensor, v: Tensor) -> Tensor:
+    """Tangent vector at ``x`` with orthonormal coordinates ``v``; (*B,*E), (*B,d) -> (*B,*E).
+
+    The coordinates are isometric for the manifold's metric. On the sphere no continuous choice of bases exists.
+    """
+    _missing("from_coords", manifold)
+
+
+@singledispatch
+def log_volume(manifold: geoopt.Manifold, point_shape: Shape) -> float:
+    """Log of the total Riemannian volume; ``inf`` where the manifold is not compact.
+
+    >>> import math, geoopt, mf_manifold as mf
+    >>> abs(mf.geometry.log_volume(geoopt.Sphere(), (3,)) - math.log(4 * math.pi)) < 1e-12
+    True
+    """
+    _missing("log_volume", manifold)
+
+
+@singledispatch
+def sample_uniform(
+    manifold: geoopt.Manifold,
+    point_shape: Shape,
+    sample_shape: Shape = (),
+    *,
+    generator: torch.Generator | None = None,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """Independent points of the uniform distribution of a compact manifold; -> (*sample_shape,*E)."""
+    _missing("sample_uniform", manifold)
+
+
+@singledispatch
+def project(manifold: geoopt.Manifold, x: Tensor) -> Tensor:
+    """Nearest point of the manifold to an ambient ``x`` that is off by rounding; (*B,*E) -> (*B,*E)."""
+    _missing("project", manifold)
+
+
+@singledispatch
+def raw_dim(manifold: geoopt.Manifold, point_shape: Shape) -> int:
+    """Number of unconstrained reals that :func:`from_raw` turns into a point."""
+    _missing("raw_dim", manifold)
+
+
+@singledispatch
+def from_raw(manifold: geoopt.Manifold, raw: Tensor, point_shape: Shape) -> Tensor:
+    """Smooth map from unconstrained reals onto the manifold, for networks; (*B,raw_dim) -> (*B,*E)."""
+    _missing("from_raw", manifold)
+
+
+@singledispatch
+def to_raw(manifold: geoopt.Manifold, x: Tensor) -> Tensor:
+    """A right inverse of :func:`from_raw`; (*B,*E) -> (*B,raw_dim)."""
+    _missing("to_raw", manifold)
+
+
+@singledispatch
+def violations(manifold: geoopt.Manifold, x: Tensor) -> list[tuple[str, Tensor]]:
+    """What keeps each finite row of ``x`` off the manifold: (name of the constraint, amount (*B)) pairs."""
+    _missing("violations", manifold)
+
+
+@singledispatch
+def check_manifold(manifold: geoopt.Manifold, point_shape: Shape) -> None:
+    """Raise ``ValueError`` if points of ``point_shape`` or this variant of the manifold are not supported."""
+    _missing("check_manifold", manifold)
+
+
+@singledispatch
+def to_config(manifold: geoopt.Manifold) -> dict[str, Any]:
+    """JSON description of the manifold, read back by :func:`mf_manifold.manifolds.from_config`."""
+    _missing("to_config", manifold)
+
+
+def point_ndim(manifold: geoopt.Manifold) -> int:
+    """Number of trailing dimensions of a point; geoopt's 0-dimensional ``Euclidean()`` is read as vectors."""
+    return max(1, int(manifold.ndim))
+
+
+def batch_shape(manifold: geoopt.Manifold, x: Tensor) -> torch.Size:
+    """Shape of ``x`` without the trailing point dimensions."""
+    return x.shape[: x.ndim - point_ndim(manifold)]
+
+
+def same_manifold(a: geoopt.Manifold, b: geoopt.Manifold) -> bool:
+    """Whether two manifold objects describe the same geometry."""
+    return a is b or (type(a) is type(b) and to_config(a) == to_config(b))
+
+
+def _tolerance(dtype: torch.dtype) -> float:
+    return 1e-4 if torch.finfo(dtype).bits <= 32 else 1e-5
+
+
+def _rows(bad: Tensor, label: str, amount: Tensor | None) -> str:
+    rows = bad.reshape(-1)
+    first = int(rows.nonzero()[0])
+    text = f"{int(rows.sum())} of {rows.numel()} rows {label}, first row {first}"
+    if amount is not None:
+        text += f", worst {float(amount.reshape(-1)[rows].max()):.1e}"
+    return text
+
+
+def check_points(manifold: geoopt.Manifold, x: Tensor, point_shape: Shape, name: str = "points") -> None:
+    """Check the shape of ``x``, that it is finite, and that its rows lie on the manifold.
+
+    Raises:
+        ValueError: says which rows are off, by how much, and what to do.
+    """
+    kind = type(manifold).__name__
+    expected = f"Expected {name} of shape (..., {', '.join(map(str, point_shape))}) on {kind}"
+    if not x.is_floating_point():
+        raise ValueError(f"{expected} with a floating dtype, got {x.dtype}. Convert with .float() or .double().")
+    if tuple(x.shape[x.ndim - len(point_shape) :]) != tuple(point_shape) or x.ndim < len(point_shape):
+        raise ValueError(f"{expected}, got shape {tuple(x.shape)}.")
+    if x.is_meta or x.numel() == 0:
+        return
+    broken = ~torch.isfinite(x.flatten(x.ndim - len(point_shape))).all(-1)
+    if broken.any():
+        raise ValueError(f"{expected}: {_rows(broken, 'have NaN or infinite entries', None)}. Remove or repair them.")
+    for label, amount in violations(manifold, x.detach()):
+        bad = amount > _tolerance(x.dtype)
+        if bad.any():
+            raise ValueError(
+                f"{expected}: {_rows(bad, label, amount)}. "
+                "Repair the data, or project nearby points with mf_manifold.geometry.project(manifold, x)."
+            )

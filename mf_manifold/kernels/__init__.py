@@ -1,0 +1,23 @@
+"""Kernels: one family a file, registered when imported here."""
+
+from . import (
+    coordinate_normal,
+    product,
+    scaled,
+    spd_log_normal,
+    spd_wishart,
+    sphere_von_mises_fisher,
+    sphere_wrapped_normal,
+    torus_wrapped_normal,
+)
+
+__all__ = [
+    "coordinate_normal",
+    "product",
+    "scaled",
+    "spd_log_normal",
+    "spd_wishart",
+    "sphere_von_mises_fisher",
+    "sphere_wrapped_normal",
+    "torus_wrapped_normal",
+]

@@ -1,0 +1,130 @@
+"""Normal laws in global coordinates: on Euclidean space, and what other spaces with a flat chart build on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import geoopt
+import torch
+from torch import Tensor
+from torch.distributions import constraints
+
+from ..backends.bilinear import Bilinear
+from ..geometry import Shape
+from ..kernel import Kernel, OnManifold, Params, register_kernel
+from .covariance import cholesky_logdet, covariance_from_raw, covariance_option, num_covariance_raw
+
+
+class CoordinateNormal(Kernel):
+    """Normal law of global coordinates in R^d whose Lebesgue measure is ``base_measure``.
+
+    A subclass gives :meth:`coordinates` and :meth:`from_coordinates`, inverse to each other.
+    """
+
+    parameter_names = ("loc", "scale | covariance_matrix")
+
+    def __init__(self, manifold: geoopt.Manifold, point_shape: Shape, covariance: str = "diagonal") -> None:
+        super().__init__(manifold, point_shape)
+        self.covariance = covariance_option(covariance, ("diagonal", "full"))
+
+    def coordinates(self, x: Tensor) -> Tensor:
+        """Points (*B,*E) to coordinates (*B,d)."""
+        raise NotImplementedError
+
+    def from_coordinates(self, v: Tensor) -> Tensor:
+        """Coordinates (*B,d) to points (*B,*E)."""
+        raise NotImplementedError
+
+    @classmethod
+    def options_for(cls, names: set[str]) -> dict[str, Any]:
+        return {"covariance": "full" if "covariance_matrix" in names else "diagonal"}
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {"covariance": self.covariance}
+
+    @property
+    def event_shapes(self) -> Mapping[str, Shape]:
+        diagonal, size = self.covariance == "diagonal", (self.dim,)
+        return {"loc": self.point_shape, **({"scale": size} if diagonal else {"covariance_matrix": 2 * size})}
+
+    @property
+    def param_constraints(self) -> Mapping[str, constraints.Constraint]:
+        loc = OnManifold(self.manifold, self.point_shape)
+        if self.covariance == "diagonal":
+            return {"loc": loc, "scale": constraints.independent(constraints.positive, 1)}
+        return {"loc": loc, "covariance_matrix": constraints.positive_definite}
+
+    def _log_prob(self, x: Tensor, w: Params) -> Tensor:
+        delta = self.coordinates(x) - self.coordinates(w["loc"])
+        if self.covariance == "diagonal":
+            scale = w["scale"].expand(*w["scale"].shape[:-1], self.dim)
+            white, log_det = delta / scale, scale.log().sum(-1)
+        else:
+            factor = torch.linalg.cholesky(w["covariance_matrix"])
+            white = torch.linalg.solve_triangular(factor, delta.unsqueeze(-1), upper=False).squeeze(-1)
+            log_det = cholesky_logdet(factor)
+        return -white.square().sum(-1) / 2 - log_det - self.dim / 2 * math.log(2 * math.pi)
+
+    def bilinear(self, x: Tensor, w: Params) -> Bilinear | None:
+        if self.covariance != "diagonal":
+            return None
+        v, c = self.coordinates(x).double(), self.coordinates(w["loc"]).double()
+        shift = c.detach().mean(0)  # products of centred features keep digits that far-off data would lose
+        v, c = v - shift, c - shift
+        precision = w["scale"].double().pow(-2).expand(-1, self.dim)
+        phi = torch.cat([v, v.square(), torch.ones_like(v[:, :1])], dim=-1)
+        psi = torch.cat([precision * c, -precision / 2, -(precision * c.square()).sum(-1, keepdim=True) / 2], dim=-1)
+        bias = precision.log().sum(-1) / 2 - self.dim / 2 * math.log(2 * math.pi)
+        return Bilinear(phi, psi.expand(c.shape[0], -1), bias.expand(c.shape[0]), self._base_ratio(x))
+
+    def rsample(self, w: Params, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
+        center = self.coordinates(w["loc"])
+        noise = torch.randn((*sample_shape, *center.shape), generator=generator, dtype=center.dtype, device=center.device)
+        if self.covariance == "diagonal":
+            return self.from_coordinates(center + w["scale"] * noise)
+        factor = torch.linalg.cholesky(w["covariance_matrix"])
+        return self.from_coordinates(center + (factor @ noise.unsqueeze(-1)).squeeze(-1))
+
+    def centered(self, points: Tensor, scale: Tensor) -> Params:
+        if self.covariance == "diagonal":
+            return {"loc": points, "scale": scale.unsqueeze(-1)}
+        eye = torch.eye(self.dim, dtype=points.dtype, device=points.device)
+        return {"loc": points, "covariance_matrix": scale.square()[..., None, None] * eye}
+
+    @property
+    def num_raw_shape(self) -> int:
+        return self.dim if self.covariance == "diagonal" else num_covariance_raw(self.dim)
+
+    def shaped(self, points: Tensor, shape: Tensor) -> Params:
+        if self.covariance == "diagonal":
+            return {"loc": points, "scale": self.scale_from_raw(shape)}
+        return {"loc": points, "covariance_matrix": covariance_from_raw(self, shape, self.dim)}
+
+
+@register_kernel(geoopt.Euclidean, "normal", default=True)
+class EuclideanNormal(CoordinateNormal):
+    r"""Normal distribution on R^n.
+
+    .. math:: q(x) = N(x; loc, \Sigma)
+
+    **Measure**: Lebesgue. **Exactness**: closed form.
+
+    Shapes: ``loc`` (*B,*E); ``scale`` (*B,n) or (*B,1), standard deviations broadcast against ``loc`` as torch does;
+    ``covariance_matrix`` (*B,n,n).
+
+    >>> import geoopt, torch, mf_manifold as mf
+    >>> d = mf.distribution(geoopt.Euclidean(ndim=1), "normal", loc=torch.zeros(2), scale=1.0)
+    >>> d.log_prob(torch.zeros(2)).exp()                  # 1 / (2 pi)
+    tensor(0.1592)
+    """
+
+    log_scale_range = (-9.0, 5.0)
+
+    def coordinates(self, x: Tensor) -> Tensor:
+        return x.flatten(x.ndim - len(self.point_shape))
+
+    def from_coordinates(self, v: Tensor) -> Tensor:
+        return v.reshape(*v.shape[:-1], *self.point_shape)

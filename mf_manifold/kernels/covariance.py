@@ -1,0 +1,41 @@
+"""Helpers that kernels with a covariance matrix share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from ..kernel import Kernel
+
+
+def covariance_option(value: str, allowed: tuple[str, ...]) -> str:
+    """Check the ``covariance`` option of a kernel."""
+    if value not in allowed:
+        raise ValueError(f"Expected covariance to be one of {', '.join(allowed)}, got {value!r}.")
+    return value
+
+
+def num_covariance_raw(n: int) -> int:
+    """Number of unconstrained reals that describe an n x n covariance: n log scales and the strict lower triangle."""
+    return n + n * (n - 1) // 2
+
+
+def covariance_from_raw(kernel: Kernel, raw: Tensor, n: int) -> Tensor:
+    """Covariance ``L L^T``, L = diag(scales) times a unit lower triangular matrix; (*B,num_covariance_raw) -> (*B,n,n).
+
+    The unit factor's entries are bounded by ``tanh`` so that the scales stay within the kernel's range up to a factor n.
+    """
+    scales = kernel.scale_from_raw(raw[..., :n])
+    rows, cols = torch.tril_indices(n, n, offset=-1, device=raw.device)
+    unit = torch.eye(n, dtype=raw.dtype, device=raw.device).expand(*raw.shape[:-1], n, n).clone()
+    unit[..., rows, cols] = torch.tanh(raw[..., n:])
+    factor = scales.unsqueeze(-1) * unit
+    return factor @ factor.mT
+
+
+def cholesky_logdet(factor: Tensor) -> Tensor:
+    """Half the log determinant of ``L L^T``."""
+    return factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)

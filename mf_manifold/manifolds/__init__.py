@@ -1,0 +1,36 @@
+"""Manifolds: one file each, with its implementations of :mod:`mf_manifold.geometry` and its reference measures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import geoopt
+
+_BUILDERS: dict[str, Callable[[dict[str, Any]], geoopt.Manifold]] = {}
+
+
+def register_config(name: str, build: Callable[[dict[str, Any]], geoopt.Manifold]) -> None:
+    """Let checkpoints name a manifold; ``build`` makes it from the dictionary of ``geometry.to_config``."""
+    _BUILDERS[name] = build
+
+
+def from_config(config: dict[str, Any]) -> geoopt.Manifold:
+    """The manifold that ``geometry.to_config`` described.
+
+    Raises:
+        ValueError: the description names no known manifold.
+
+    >>> import geoopt, mf_manifold as mf
+    >>> mf.manifolds.from_config(mf.geometry.to_config(geoopt.Sphere()))
+    Sphere manifold
+    """
+    if config.get("type") not in _BUILDERS:
+        raise ValueError(f"Expected a manifold out of {', '.join(sorted(_BUILDERS))}; got {config.get('type')!r}.")
+    return _BUILDERS[config["type"]](config)
+
+
+from . import euclidean, product, scaled, spd, sphere  # noqa: E402, F401
+from .torus import Torus  # noqa: E402
+
+__all__ = ["Torus", "from_config", "register_config"]

@@ -1,0 +1,178 @@
+"""Symmetric positive definite matrices: ``geoopt.SymmetricPositiveDefinite`` with its AIM and LEM metrics.
+
+The affine-invariant metric (AIM, geoopt's default) is ``tr (X^-1 dX)^2``, the log-Euclidean one (LEM) ``|d log X|_F^2``. geoopt
+switches only ``dist`` between them; here expmap, logmap and the volume follow the metric too.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import geoopt
+import torch
+from torch import Tensor
+
+from .. import geometry
+from ..geometry import Shape
+from ..linalg import (
+    congruence,
+    log_det_dexpm,
+    sum_log_sinhc_gaps,
+    svec,
+    sym,
+    sym_dexpm,
+    sym_dlogm,
+    sym_eigvals,
+    sym_expm,
+    sym_inv_sqrtm,
+    sym_logm,
+    sym_sqrtm,
+    unsvec,
+)
+from ..measure import register_measure, zeros_like_batch
+from . import register_config
+
+SPD = geoopt.SymmetricPositiveDefinite
+register_config("SymmetricPositiveDefinite", lambda config: SPD(default_metric=config["metric"]))
+
+
+def _is_log_euclidean(manifold: SPD) -> bool:
+    return bool(manifold.default_metric.value == "LEM")
+
+
+@geometry.check_manifold.register(SPD)
+def _(manifold: SPD, point_shape: Shape) -> None:
+    if len(point_shape) != 2 or point_shape[0] != point_shape[1]:
+        raise ValueError(f"Expected a point shape (p, p) on SPD matrices, got {tuple(point_shape)}.")
+    if manifold.default_metric.value not in ("AIM", "LEM"):
+        raise ValueError(
+            f"Expected the metric AIM or LEM, got {manifold.default_metric.value}: the Stein divergence is no Riemannian "
+            "metric and has no volume."
+        )
+
+
+@geometry.to_config.register(SPD)
+def _(manifold: SPD) -> dict[str, Any]:
+    return {"type": "SymmetricPositiveDefinite", "metric": manifold.default_metric.value}
+
+
+@geometry.intrinsic_dim.register(SPD)
+def _(manifold: SPD, point_shape: Shape) -> int:
+    return point_shape[-1] * (point_shape[-1] + 1) // 2
+
+
+@geometry.expmap.register(SPD)
+def _(manifold: SPD, x: Tensor, u: Tensor) -> Tensor:
+    if _is_log_euclidean(manifold):
+        return sym_expm(sym_logm(x) + sym_dlogm(x, u))
+    root, inverse = sym_sqrtm(x), sym_inv_sqrtm(x)
+    return sym(congruence(root, sym_expm(congruence(inverse, u))))
+
+
+@geometry.logmap.register(SPD)
+def _(manifold: SPD, x: Tensor, y: Tensor) -> Tensor:
+    if _is_log_euclidean(manifold):
+        log_x = sym_logm(x)
+        return sym_dexpm(log_x, sym_logm(y) - log_x)
+    root, inverse = sym_sqrtm(x), sym_inv_sqrtm(x)
+    return sym(congruence(root, sym_logm(congruence(inverse, y))))
+
+
+@geometry.dist.register(SPD)
+def _(manifold: SPD, x: Tensor, y: Tensor) -> Tensor:
+    if _is_log_euclidean(manifold):
+        return torch.linalg.matrix_norm(sym_logm(y) - sym_logm(x))
+    return torch.linalg.matrix_norm(sym_logm(congruence(sym_inv_sqrtm(x), y)))
+
+
+@geometry.logdet_expmap.register(SPD)
+def _(manifold: SPD, x: Tensor, u: Tensor) -> Tensor:
+    if _is_log_euclidean(manifold):
+        return zeros_like_batch(manifold, u)
+    return sum_log_sinhc_gaps(sym_eigvals(congruence(sym_inv_sqrtm(x), u)))
+
+
+@geometry.from_coords.register(SPD)
+def _(manifold: SPD, x: Tensor, v: Tensor) -> Tensor:
+    if _is_log_euclidean(manifold):
+        return sym_dexpm(sym_logm(x), unsvec(v))
+    return congruence(sym_sqrtm(x), unsvec(v))
+
+
+@geometry.log_volume.register(SPD)
+def _(manifold: SPD, point_shape: Shape) -> float:
+    return math.inf
+
+
+@geometry.project.register(SPD)
+def _(manifold: SPD, x: Tensor) -> Tensor:
+    return sym(x)
+
+
+@geometry.raw_dim.register(SPD)
+def _(manifold: SPD, point_shape: Shape) -> int:
+    return geometry.intrinsic_dim(manifold, point_shape)
+
+
+@geometry.from_raw.register(SPD)
+def _(manifold: SPD, raw: Tensor, point_shape: Shape) -> Tensor:
+    return sym_expm(unsvec(raw))
+
+
+@geometry.to_raw.register(SPD)
+def _(manifold: SPD, x: Tensor) -> Tensor:
+    return svec(sym_logm(x))
+
+
+@geometry.violations.register(SPD)
+def _(manifold: SPD, x: Tensor) -> list[tuple[str, Tensor]]:
+    size = x.abs().amax((-2, -1)).clamp_min(torch.finfo(x.dtype).tiny)
+    asymmetry = (x - x.mT).abs().amax((-2, -1)) / size
+    smallest = torch.linalg.eigvalsh(sym(x))[..., 0] / size
+    # a matrix that is singular to rounding has no logarithm: it counts as off by more than any tolerance
+    negative = torch.where(smallest > 0, torch.zeros_like(smallest), 1 - smallest)
+    return [
+        ("are not symmetric by |X - X^T| / max |X|", asymmetry),
+        ("are not positive definite (1 - smallest eigenvalue / max |X|)", negative),
+    ]
+
+
+def _log_affine_over_lebesgue(x: Tensor) -> Tensor:
+    p = x.shape[-1]
+    log_det = sym_eigvals(x).log().sum(-1)
+    return p * (p - 1) / 4 * math.log(2) - (p + 1) / 2 * log_det
+
+
+def _log_euclidean_over_lebesgue(x: Tensor) -> Tensor:
+    p = x.shape[-1]
+    return p * (p - 1) / 4 * math.log(2) - log_det_dexpm(sym_logm(x))
+
+
+def _log_riemannian_over_lebesgue(manifold: geoopt.Manifold, x: Tensor) -> Tensor:
+    return _log_euclidean_over_lebesgue(x) if _is_log_euclidean(manifold) else _log_affine_over_lebesgue(x)
+
+
+@register_measure(SPD, "lebesgue")
+def _(manifold: geoopt.Manifold, x: Tensor) -> Tensor:
+    return -_log_riemannian_over_lebesgue(manifold, x)
+
+
+@register_measure(SPD, "frobenius")
+def _(manifold: geoopt.Manifold, x: Tensor) -> Tensor:
+    p = x.shape[-1]
+    return p * (p - 1) / 4 * math.log(2) - _log_riemannian_over_lebesgue(manifold, x)
+
+
+@register_measure(SPD, "affine_invariant")
+def _(manifold: geoopt.Manifold, x: Tensor) -> Tensor:
+    if not _is_log_euclidean(manifold):
+        return zeros_like_batch(manifold, x)
+    return _log_affine_over_lebesgue(x) - _log_euclidean_over_lebesgue(x)
+
+
+@register_measure(SPD, "log_euclidean")
+def _(manifold: geoopt.Manifold, x: Tensor) -> Tensor:
+    if _is_log_euclidean(manifold):
+        return zeros_like_batch(manifold, x)
+    return _log_euclidean_over_lebesgue(x) - _log_affine_over_lebesgue(x)

@@ -1,0 +1,168 @@
+"""The unit sphere S^d in R^(d+1), any d >= 1: ``geoopt.Sphere`` and its subclasses."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import geoopt
+import torch
+from torch import Tensor
+
+from .. import geometry
+from ..geometry import Shape
+from ..measure import register_measure, zeros_like_batch
+from ..special import angle2_from_chord2, angle_from_chord2, log_sinc_abs
+from . import register_config
+
+Sphere = geoopt.Sphere
+register_config("Sphere", lambda config: Sphere())
+
+
+def _series(t: Tensor, coefficients: tuple[float, ...]) -> Tensor:
+    total = torch.zeros_like(t)
+    for c in reversed(coefficients):
+        total = total * t + c
+    return total
+
+
+def cos_sqrt(t: Tensor) -> Tensor:
+    """``cos(sqrt t)`` for t >= 0 as the analytic function it is: sqrt alone has an infinite gradient at 0."""
+    small = t < 0.1
+    root = torch.where(small, torch.ones_like(t), t).sqrt()
+    return torch.where(small, _series(t, (1, -1 / 2, 1 / 24, -1 / 720, 1 / 40320, -1 / 3628800)), root.cos())
+
+
+def sinc_sqrt(t: Tensor) -> Tensor:
+    """``sin(sqrt t) / sqrt t`` for t >= 0 as the analytic function it is."""
+    small = t < 0.1
+    root = torch.where(small, torch.ones_like(t), t).sqrt()
+    series = _series(t, (1, -1 / 6, 1 / 120, -1 / 5040, 1 / 362880, -1 / 39916800))
+    return torch.where(small, series, root.sin() / root)
+
+
+def chord2(x: Tensor, y: Tensor) -> Tensor:
+    """Squared chord ``|x - y|^2`` from differences: relative accuracy survives at short distances."""
+    return (x - y).square().sum(-1)
+
+
+@geometry.check_manifold.register(Sphere)
+def _(manifold: Sphere, point_shape: Shape) -> None:
+    if len(point_shape) != 1 or point_shape[0] < 2:
+        raise ValueError(f"Expected a point shape (D,) with D >= 2 on the sphere, got {tuple(point_shape)}.")
+    if manifold.projector is not None:
+        raise ValueError(
+            "Expected a full sphere, got geoopt.Sphere with intersection= or complement=: the density of a sub-sphere "
+            "needs coordinates of its subspace. Express the points in an orthonormal basis of the subspace."
+        )
+
+
+@geometry.to_config.register(Sphere)
+def _(manifold: Sphere) -> dict[str, Any]:
+    return {"type": "Sphere"}
+
+
+@geometry.intrinsic_dim.register(Sphere)
+def _(manifold: Sphere, point_shape: Shape) -> int:
+    return point_shape[-1] - 1
+
+
+@geometry.expmap.register(Sphere)
+def _(manifold: Sphere, x: Tensor, u: Tensor) -> Tensor:
+    r2 = u.square().sum(-1, keepdim=True)
+    return geometry.project(manifold, cos_sqrt(r2) * x + sinc_sqrt(r2) * u)
+
+
+@geometry.logmap.register(Sphere)
+def _(manifold: Sphere, x: Tensor, y: Tensor) -> Tensor:
+    x, y = torch.broadcast_tensors(x, y)
+    c2 = chord2(x, y).unsqueeze(-1)
+    far = c2 > 2
+    # y - x and y + x have the same tangent part; the shorter one keeps it accurate near x and near -x
+    near_y = torch.where(far, y + x, y - x)
+    tangent = near_y - (near_y * x).sum(-1, keepdim=True) * x
+    sin2 = tangent.square().sum(-1, keepdim=True)
+    degenerate = far & (sin2 <= torch.finfo(x.dtype).eps ** 2)
+    tangent = torch.where(degenerate, _any_tangent(x), tangent)
+    sin2 = torch.where(far, torch.where(degenerate, torch.ones_like(sin2), sin2), torch.ones_like(sin2))
+    angle2 = angle2_from_chord2(c2)
+    factor_near = 1 / sinc_sqrt(torch.where(far, torch.zeros_like(angle2), angle2))
+    return torch.where(far, angle_from_chord2(c2) * sin2.rsqrt(), factor_near) * tangent
+
+
+def _any_tangent(x: Tensor) -> Tensor:
+    """A unit tangent vector: at the antipode every direction is a shortest one, and one has to be named."""
+    axis = torch.nn.functional.one_hot(x.detach().abs().argmin(-1), x.shape[-1]).to(x)
+    tangent = axis - (axis * x).sum(-1, keepdim=True) * x
+    return tangent / tangent.norm(dim=-1, keepdim=True)
+
+
+@geometry.dist.register(Sphere)
+def _(manifold: Sphere, x: Tensor, y: Tensor) -> Tensor:
+    return angle_from_chord2(chord2(x, y))
+
+
+@geometry.logdet_expmap.register(Sphere)
+def _(manifold: Sphere, x: Tensor, u: Tensor) -> Tensor:
+    r = torch.sqrt(u.square().sum(-1) + torch.finfo(u.dtype).tiny)
+    return (x.shape[-1] - 2) * log_sinc_abs(r)
+
+
+@geometry.from_coords.register(Sphere)
+def _(manifold: Sphere, x: Tensor, v: Tensor) -> Tensor:
+    # the Householder reflection that exchanges e_0 and -sign(x_0) x maps the other axes to an orthonormal tangent basis
+    sign = torch.where(x[..., :1] >= 0, torch.ones_like(x[..., :1]), -torch.ones_like(x[..., :1]))
+    normal = torch.cat([x[..., :1] + sign, x[..., 1:]], dim=-1)
+    ambient = torch.nn.functional.pad(v, (1, 0))
+    coefficient = (normal * ambient).sum(-1, keepdim=True) / (1 + x[..., :1].abs())
+    return ambient - coefficient * normal
+
+
+@geometry.log_volume.register(Sphere)
+def _(manifold: Sphere, point_shape: Shape) -> float:
+    half = point_shape[-1] / 2
+    return math.log(2) + half * math.log(math.pi) - math.lgamma(half)
+
+
+@geometry.sample_uniform.register(Sphere)
+def _(
+    manifold: Sphere,
+    point_shape: Shape,
+    sample_shape: Shape = (),
+    *,
+    generator: torch.Generator | None = None,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    x = torch.randn((*sample_shape, *point_shape), generator=generator, dtype=dtype, device=device)
+    return geometry.project(manifold, x)
+
+
+@geometry.project.register(Sphere)
+def _(manifold: Sphere, x: Tensor) -> Tensor:
+    return x / x.norm(dim=-1, keepdim=True)
+
+
+@geometry.raw_dim.register(Sphere)
+def _(manifold: Sphere, point_shape: Shape) -> int:
+    return point_shape[-1]
+
+
+@geometry.from_raw.register(Sphere)
+def _(manifold: Sphere, raw: Tensor, point_shape: Shape) -> Tensor:
+    return torch.nn.functional.normalize(raw, dim=-1, eps=torch.finfo(raw.dtype).tiny ** 0.5)
+
+
+@geometry.to_raw.register(Sphere)
+def _(manifold: Sphere, x: Tensor) -> Tensor:
+    return x
+
+
+@geometry.violations.register(Sphere)
+def _(manifold: Sphere, x: Tensor) -> list[tuple[str, Tensor]]:
+    return [("are off it by | |x| - 1 |", (x.norm(dim=-1) - 1).abs())]
+
+
+@register_measure(Sphere, "normalized")
+def _(manifold: geoopt.Manifold, x: Tensor) -> Tensor:
+    return zeros_like_batch(manifold, x) - geometry.log_volume(manifold, (x.shape[-1],))
