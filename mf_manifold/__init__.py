@@ -1,27 +1,80 @@
-"""Exact, normalised probability densities on manifolds, for PyTorch and geoopt."""
+"""Exact, normalised probability densities on manifolds, for PyTorch and geoopt.
 
-from . import geometry, kernels, manifolds
-from .backends import mixture_log_prob
-from .distribution import KernelDistribution, distribution
-from .kernel import Kernel, kernel_for, register_kernel, registered_kernels
-from .measure import Measure, log_ratio, measure_kinds, register_measure
-from .mixture import Mixture
+Names are imported on first use, so that the command line answers ``--help`` without loading torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import datasets, geometry, kernels, manifolds, plot, testing
+    from .backends import mixture_log_prob
+    from .checkpoint import load
+    from .density import KernelDensity
+    from .distribution import KernelDistribution, distribution
+    from .kernel import Kernel, kernel_for, register_kernel, registered_kernels
+    from .marginal import MarginalFlow
+    from .measure import Measure, log_ratio, measure_kinds, register_measure
+    from .mixture import Mixture
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "KernelDensity": "density",
+    "KernelDistribution": "distribution",
+    "Kernel": "kernel",
+    "MarginalFlow": "marginal",
+    "Measure": "measure",
+    "Mixture": "mixture",
+    "distribution": "distribution",
+    "kernel_for": "kernel",
+    "load": "checkpoint",
+    "log_ratio": "measure",
+    "measure_kinds": "measure",
+    "mixture_log_prob": "backends",
+    "register_kernel": "kernel",
+    "register_measure": "measure",
+    "registered_kernels": "kernel",
+}
+_MODULES = ("datasets", "geometry", "kernels", "manifolds", "plot", "testing")
 
 __all__ = [
     "Kernel",
+    "KernelDensity",
     "KernelDistribution",
+    "MarginalFlow",
     "Measure",
     "Mixture",
+    "datasets",
     "distribution",
     "geometry",
     "kernel_for",
     "kernels",
+    "load",
     "log_ratio",
     "manifolds",
     "measure_kinds",
     "mixture_log_prob",
+    "plot",
     "register_kernel",
     "register_measure",
     "registered_kernels",
+    "testing",
 ]
-__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES and name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import_module(".kernels", __name__)  # the registry, whatever is asked for first
+    if name in _MODULES:
+        return import_module(f".{name}", __name__)
+    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

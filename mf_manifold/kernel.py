@@ -132,7 +132,10 @@ class Kernel(nn.Module):
 
     def pairwise_log_prob(self, x: Tensor, w: Params) -> Tensor:
         """Log density of every point (N,*E) under every component (M,...); -> (N,M)."""
-        return self.log_prob(x.unsqueeze(1), w)
+        form = self.bilinear(x, w)
+        if form is None:
+            return self.log_prob(x.unsqueeze(1), w)
+        return form.offset.unsqueeze(1) + (form.phi @ form.psi.mT + form.bias).to(x.dtype)
 
     def bilinear(self, x: Tensor, w: Params) -> Bilinear | None:
         """The form ``log q = offset(x) + bias(w) + phi(x).psi(w)`` for one matrix product, where the family has one."""
@@ -210,6 +213,11 @@ def register_kernel(manifold_class: type, name: str, *, default: bool = False) -
     return decorate
 
 
+def _load_families() -> None:
+    """Fill the registry, whichever module a program imports first."""
+    from . import kernels  # noqa: F401
+
+
 def registered_kernels() -> list[KernelInfo]:
     """Every registered kernel with its parameters, reference measure and exactness.
 
@@ -217,6 +225,7 @@ def registered_kernels() -> list[KernelInfo]:
     >>> [k.name for k in mf.registered_kernels() if k.manifold == "Torus"]
     ['wrapped_normal']
     """
+    _load_families()
     return [
         KernelInfo(m.__name__, n, _DEFAULTS.get(m) == n, c.parameter_names, c.base_measure, c.exactness)
         for m, kernels in _REGISTRY.items()
@@ -230,6 +239,7 @@ def kernel_class_for(manifold: geoopt.Manifold, name: str | None = None) -> type
     Raises:
         ValueError: no kernel of that name, or none at all, is registered for the manifold.
     """
+    _load_families()
     found: dict[str, type[Kernel]] = {}
     default = None
     for cls in type(manifold).__mro__:

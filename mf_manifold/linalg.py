@@ -1,25 +1,22 @@
 """Functions of symmetric matrices with gradients that stay finite and correct at repeated eigenvalues.
 
-A matrix function f(X) = U f(lambda) U^T is differentiated through divided differences of f (Daleckii and Krein 1965;
-Higham, Functions of Matrices, 2008, Theorem 3.11), each in a form without cancellation, instead of through the
-eigenvectors, whose derivative does not exist where eigenvalues meet. First and second derivatives are supported.
+A matrix function f(X) = U f(lambda) U^T is differentiated through divided differences of f (Daleckii and
+Krein 1965; Higham, Functions of Matrices, 2008, Theorem 3.11), each in a form without cancellation, instead
+of through the eigenvectors, whose derivative does not exist where eigenvalues meet. First and second
+derivatives are supported.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .divided_differences import EXP, INV_SQRT, LOG, SQRT, Spectral
 from .special import log_sinhc
-
-_SERIES_TERMS = 18
-_LOG_SERIES_SPREAD = 0.2
-_EXP_SERIES_SPREAD = 1.0
 
 
 def sym(x: Tensor) -> Tensor:
@@ -32,12 +29,13 @@ def sym(x: Tensor) -> Tensor:
 
 
 def svec(x: Tensor) -> Tensor:
-    """Orthonormal coordinates of the symmetric part of x: the diagonal, then sqrt(2) times the strictly lower entries.
+    """Orthonormal coordinates of the symmetric part of x: diagonal, then sqrt(2) times the lower entries.
 
-    The lower entries come in row order: (1,0), (2,0), (2,1), (3,0), ...; the Euclidean norm of the result is the Frobenius
-    norm of the matrix. Shapes: (..., p, p) to (..., p (p + 1) / 2).
+    The lower entries come in row order: (1,0), (2,0), (2,1), (3,0), ...; the Euclidean norm of the result
+    is the Frobenius norm of the matrix. Shapes: (..., p, p) to (..., p (p + 1) / 2).
 
-    >>> [round(v, 6) for v in svec(torch.tensor([[1.0, 3.0], [3.0, 2.0]])).tolist()]
+    >>> x = torch.tensor([[1.0, 3.0], [3.0, 2.0]], dtype=torch.float64)
+    >>> [round(v, 6) for v in svec(x).tolist()]
     [1.0, 2.0, 4.242641]
     """
     p = x.shape[-1]
@@ -63,103 +61,21 @@ def unsvec(v: Tensor) -> Tensor:
         raise ValueError(f"unsvec: the last size must be p (p + 1) / 2 (1, 3, 6, 10, ...), got {m}")
     index = torch.arange(p, device=v.device)
     row, column = torch.maximum(index[:, None], index), torch.minimum(index[:, None], index)
-    diagonal = row == column
-    position = torch.where(diagonal, row, p + row * (row - 1) // 2 + column)
-    weight = torch.where(diagonal, 1.0, math.sqrt(0.5)).to(v.dtype)
+    position = torch.where(row == column, row, p + row * (row - 1) // 2 + column)
+    weight = torch.full((p, p), math.sqrt(0.5), dtype=v.dtype, device=v.device).fill_diagonal_(1.0)
     return v[..., position] * weight
 
 
-class _Spectral(NamedTuple):
-    """A scalar function with its first and second divided differences."""
-
-    value: Callable[[Tensor], Tensor]
-    first: Callable[[Tensor, Tensor], Tensor]
-    second: Callable[[Tensor, Tensor, Tensor], Tensor]
-
-
-def _per_unit(numerator: Tensor, x: Tensor) -> Tensor:
-    """numerator / x with the limit 1 at x = 0."""
-    zero = x == 0
-    return torch.where(zero, 1.0, numerator / torch.where(zero, 1.0, x))
-
-
-def _log_first(a: Tensor, b: Tensor) -> Tensor:
-    low = torch.minimum(a, b)
-    excess = (a - b).abs() / low
-    return _per_unit(torch.log1p(excess), excess) / low
-
-
-def _exp_first(a: Tensor, b: Tensor) -> Tensor:
-    gap = (a - b).abs()
-    return torch.exp(torch.maximum(a, b)) * _per_unit(-torch.expm1(-gap), gap)
-
-
-def _sqrt_first(a: Tensor, b: Tensor) -> Tensor:
-    return 1.0 / (torch.sqrt(a) + torch.sqrt(b))
-
-
-def _sqrt_second(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
-    a, b, c = torch.sqrt(a), torch.sqrt(b), torch.sqrt(c)
-    return -1.0 / ((a + b) * (b + c) * (c + a))
-
-
-def _inv_sqrt_first(a: Tensor, b: Tensor) -> Tensor:
-    a, b = torch.sqrt(a), torch.sqrt(b)
-    return -1.0 / (a * b * (a + b))
-
-
-def _inv_sqrt_second(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
-    a, b, c = torch.sqrt(a), torch.sqrt(b), torch.sqrt(c)
-    return (a + b + c) / (a * b * c * (a + b) * (b + c) * (c + a))
-
-
-def _taylor_second(deviations: tuple[Tensor, Tensor, Tensor], coefficients: list[float]) -> Tensor:
-    """sum_k coefficients[k] h_k, h_k the complete symmetric polynomials of three deviations that sum to zero."""
-    x, y, z = deviations
-    e2, e3 = x * y + y * z + z * x, x * y * z
-    h = [torch.ones_like(x), torch.zeros_like(x), -e2]
-    for _ in coefficients[3:]:
-        h.append(e3 * h[-3] - e2 * h[-2])
-    return torch.stack([c * term for c, term in zip(coefficients, h, strict=True)]).sum(0)
-
-
-def _sorted_three(a: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    low, high = torch.minimum(a, b), torch.maximum(a, b)
-    return torch.minimum(low, c), torch.maximum(low, torch.minimum(high, c)), torch.maximum(high, c)
-
-
-def _log_second(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
-    low, middle, high = _sorted_three(a, b, c)
-    mean = (a + b + c) / 3.0
-    near = high - low < _LOG_SERIES_SPREAD * mean
-    deviations = tuple(torch.where(near, v / mean - 1.0, 0.0) for v in (a, b, c))
-    series = _taylor_second(deviations, [(-1.0) ** (k + 1) / (k + 2) for k in range(_SERIES_TERMS)])  # type: ignore[arg-type]
-    gap = torch.where(near, 1.0, high - low)
-    return torch.where(near, series / mean.square(), (_log_first(high, middle) - _log_first(middle, low)) / gap)
-
-
-def _exp_second(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
-    low, middle, high = _sorted_three(a, b, c)
-    mean = (a + b + c) / 3.0
-    near = high - low < _EXP_SERIES_SPREAD
-    deviations = tuple(torch.where(near, v - mean, 0.0) for v in (a, b, c))
-    series = _taylor_second(deviations, [1.0 / math.factorial(k + 2) for k in range(_SERIES_TERMS)])  # type: ignore[arg-type]
-    gap = torch.where(near, 1.0, high - low)
-    return torch.where(near, series * torch.exp(mean), (_exp_first(high, middle) - _exp_first(middle, low)) / gap)
-
-
-_LOG = _Spectral(torch.log, _log_first, _log_second)
-_EXP = _Spectral(torch.exp, _exp_first, _exp_second)
-_SQRT = _Spectral(torch.sqrt, _sqrt_first, _sqrt_second)
-_INV_SQRT = _Spectral(torch.rsqrt, _inv_sqrt_first, _inv_sqrt_second)
-
-
-def _first_differences(spectral: _Spectral, values: Tensor) -> Tensor:
+def _first_differences(spectral: Spectral, values: Tensor) -> Tensor:
     return spectral.first(values.unsqueeze(-1), values.unsqueeze(-2))
 
 
 def _rotate(vectors: Tensor, x: Tensor) -> Tensor:
     return vectors @ x @ vectors.mT
+
+
+def _apply(function: type[torch.autograd.Function], *inputs: Any) -> Any:
+    return function.apply(*inputs)  # type: ignore[no-untyped-call]
 
 
 class _MatrixDerivative(torch.autograd.Function):
@@ -168,7 +84,7 @@ class _MatrixDerivative(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, h: Tensor, values: Tensor, vectors: Tensor, spectral: _Spectral) -> Tensor:
+    def forward(x: Tensor, h: Tensor, values: Tensor, vectors: Tensor, spectral: Spectral) -> Tensor:
         return _rotate(vectors, _first_differences(spectral, values) * _rotate(vectors.mT, h))
 
     @staticmethod
@@ -192,7 +108,7 @@ class _MatrixFunction(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, spectral: _Spectral) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(x: Tensor, spectral: Spectral) -> tuple[Tensor, Tensor, Tensor]:
         values, vectors = torch.linalg.eigh(x)
         return (vectors * spectral.value(values).unsqueeze(-2)) @ vectors.mT, values, vectors
 
@@ -205,12 +121,12 @@ class _MatrixFunction(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         x, values, vectors = ctx.saved_tensors
-        result: Tensor = _MatrixDerivative.apply(x, sym(grads[0]), values, vectors, ctx.spectral)  # type: ignore[no-untyped-call]
+        result: Tensor = _apply(_MatrixDerivative, x, sym(grads[0]), values, vectors, ctx.spectral)
         return result, None
 
 
-def _apply_spectral(x: Tensor, spectral: _Spectral) -> Tensor:
-    result: Tensor = _MatrixFunction.apply(sym(x), spectral)[0]  # type: ignore[no-untyped-call]
+def _apply_spectral(x: Tensor, spectral: Spectral) -> Tensor:
+    result: Tensor = _apply(_MatrixFunction, sym(x), spectral)[0]
     return result
 
 
@@ -222,7 +138,7 @@ def sym_logm(x: Tensor) -> Tensor:
     >>> sym_logm(torch.eye(2)).abs().max().item()
     0.0
     """
-    return _apply_spectral(x, _LOG)
+    return _apply_spectral(x, LOG)
 
 
 def sym_expm(x: Tensor) -> Tensor:
@@ -233,7 +149,7 @@ def sym_expm(x: Tensor) -> Tensor:
     >>> sym_expm(torch.zeros(2, 2)).tolist()
     [[1.0, 0.0], [0.0, 1.0]]
     """
-    return _apply_spectral(x, _EXP)
+    return _apply_spectral(x, EXP)
 
 
 def sym_sqrtm(x: Tensor) -> Tensor:
@@ -244,18 +160,18 @@ def sym_sqrtm(x: Tensor) -> Tensor:
     >>> sym_sqrtm(4.0 * torch.eye(2)).tolist()
     [[2.0, 0.0], [0.0, 2.0]]
     """
-    return _apply_spectral(x, _SQRT)
+    return _apply_spectral(x, SQRT)
 
 
 def sym_inv_sqrtm(x: Tensor) -> Tensor:
-    """Symmetric inverse square root of the symmetric positive definite part of x. Shapes: (..., p, p) to (..., p, p).
+    """Inverse square root of the symmetric positive definite part of x. Shapes: (..., p, p) to (..., p, p).
 
     A matrix with a negative eigenvalue gives NaN. Gradients are exact at repeated eigenvalues, twice.
 
     >>> sym_inv_sqrtm(4.0 * torch.eye(2)).tolist()
     [[0.5, 0.0], [0.0, 0.5]]
     """
-    return _apply_spectral(x, _INV_SQRT)
+    return _apply_spectral(x, INV_SQRT)
 
 
 class _EigenvalueGradient(torch.autograd.Function):
@@ -298,16 +214,16 @@ class _Eigenvalues(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         x, values, vectors = ctx.saved_tensors
-        result: Tensor = _EigenvalueGradient.apply(x, grads[0], values.detach(), vectors)  # type: ignore[no-untyped-call]
+        result: Tensor = _apply(_EigenvalueGradient, x, grads[0], values.detach(), vectors)
         return result
 
 
 def sym_eigvals(x: Tensor) -> Tensor:
-    """Ascending eigenvalues of the symmetric part of x, for use inside symmetric functions of the eigenvalues.
+    """Ascending eigenvalues of the symmetric part of x, for use inside symmetric functions of them.
 
-    The gradient U diag(g) U^T has no division, so a symmetric function has its exact gradient also at repeated
-    eigenvalues. Its second derivative divides by the gaps: it loses digits as eps / gap and is NaN at an exact tie
-    (`sym_logm` and its like have no such restriction). Shapes: (..., p, p) to (..., p).
+    The gradient U diag(g) U^T has no division, so a symmetric function has its exact gradient also at
+    repeated eigenvalues. Its second derivative divides by the gaps: it loses digits as eps / gap and is NaN
+    at an exact tie (`sym_logm` and its like have no such restriction). Shapes: (..., p, p) to (..., p).
 
     >>> x = torch.eye(2, requires_grad=True)
     >>> sym_eigvals(x).square().sum().backward()
@@ -318,7 +234,7 @@ def sym_eigvals(x: Tensor) -> Tensor:
     if not (torch.is_grad_enabled() and x.requires_grad):
         values: Tensor = torch.linalg.eigvalsh(x)
         return values
-    result: Tensor = _Eigenvalues.apply(x)[0]  # type: ignore[no-untyped-call]
+    result: Tensor = _apply(_Eigenvalues, x)[0]
     return result
 
 
@@ -346,8 +262,8 @@ def log_det_spd(x: Tensor) -> Tensor:
 def sum_log_sinhc_gaps(values: Tensor) -> Tensor:
     """sum_{i<j} log sinhc((l_i - l_j) / 2) of eigenvalues l. Shapes: (..., p) to (...); 0 for p = 1.
 
-    The log-density of the affine-invariant volume relative to the log-Euclidean one at a matrix with log-eigenvalues l;
-    symmetric in l and smooth where they meet.
+    The log-density of the affine-invariant volume relative to the log-Euclidean one at a matrix with
+    log-eigenvalues l; symmetric in l and smooth where they meet.
 
     >>> round(sum_log_sinhc_gaps(torch.tensor([0.0, 2.0], dtype=torch.float64)).item(), 6)
     0.161439
@@ -358,10 +274,11 @@ def sum_log_sinhc_gaps(values: Tensor) -> Tensor:
 
 
 def log_det_dexpm(s: Tensor) -> Tensor:
-    """Log-determinant of the derivative of the matrix exponential at symmetric s, in Frobenius-orthonormal coordinates.
+    """Log-determinant of the derivative of the matrix exponential at symmetric s, in Frobenius coordinates.
 
-    sum_{i<=j} log exp[l_i, l_j] = ((p + 1) / 2) tr s + sum_{i<j} log sinhc((l_i - l_j) / 2), l the eigenvalues of s:
-    dX = |det| dS for X = exp(S), also for the Lebesgue measures of the free entries. Shapes: (..., p, p) to (...).
+    sum_{i<=j} log exp[l_i, l_j] = ((p + 1) / 2) tr s + sum_{i<j} log sinhc((l_i - l_j) / 2), l the
+    eigenvalues of s: dX = |det| dS for X = exp(S), also for the Lebesgue measures of the free entries.
+    Shapes: (..., p, p) to (...).
 
     Reference: Higham, Functions of Matrices (2008), Theorem 3.9.
 
@@ -372,20 +289,20 @@ def log_det_dexpm(s: Tensor) -> Tensor:
     return 0.5 * (s.shape[-1] + 1) * trace + sum_log_sinhc_gaps(sym_eigvals(s))
 
 
-def _derivative(x: Tensor, h: Tensor, spectral: _Spectral) -> Tensor:
-    x, h = torch.broadcast_tensors(sym(x), sym(h))
+def _derivative(x: Tensor, h: Tensor, spectral: Spectral) -> Tensor:
+    x, h = torch.broadcast_tensors(sym(x), sym(h))  # type: ignore[no-untyped-call]
     values, vectors = torch.linalg.eigh(x.detach())
-    result: Tensor = _MatrixDerivative.apply(x, h, values, vectors, spectral)  # type: ignore[no-untyped-call]
+    result: Tensor = _apply(_MatrixDerivative, x, h, values, vectors, spectral)
     return result
 
 
 def sym_dlogm(x: Tensor, h: Tensor) -> Tensor:
-    """Derivative of the matrix logarithm at positive definite x in the symmetric direction h. Shapes: (..., p, p).
+    """Derivative of the matrix logarithm at positive definite x in the direction h. Shapes: (..., p, p).
 
     >>> sym_dlogm(2.0 * torch.eye(2), torch.eye(2)).tolist()
     [[0.5, 0.0], [0.0, 0.5]]
     """
-    return _derivative(x, h, _LOG)
+    return _derivative(x, h, LOG)
 
 
 def sym_dexpm(x: Tensor, h: Tensor) -> Tensor:
@@ -394,4 +311,4 @@ def sym_dexpm(x: Tensor, h: Tensor) -> Tensor:
     >>> sym_dexpm(torch.zeros(2, 2), torch.eye(2)).tolist()
     [[1.0, 0.0], [0.0, 1.0]]
     """
-    return _derivative(x, h, _EXP)
+    return _derivative(x, h, EXP)

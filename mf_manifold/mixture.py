@@ -62,8 +62,12 @@ class Mixture(ManifoldDistribution):
         return [(name, params[name], dims) for name, dims in self.kernel.event_dims.items()]
 
     def _reduce(self, x: Tensor, power: float = 1.0) -> Tensor:
-        flat = x.reshape(-1, *self.kernel.point_shape)
-        value = mixture_log_prob(self.kernel, flat, self.params, self.log_weights, backend=self.backend, power=power)
+        params, log_weights, flat = self.params, self.log_weights, x.reshape(-1, *self.kernel.point_shape)
+        dtype = torch.promote_types(x.dtype, next(iter(params.values())).dtype)
+        if dtype != x.dtype or any(v.dtype != dtype for v in params.values()):
+            flat, params = flat.to(dtype), {k: v.to(dtype) for k, v in params.items()}
+            log_weights = None if log_weights is None else log_weights.to(dtype)
+        value = mixture_log_prob(self.kernel, flat, params, log_weights, backend=self.backend, power=power)
         return value.reshape(geometry.batch_shape(self.manifold, x))
 
     def log_prob(self, value: Tensor, measure: Measure | str | None = None) -> Tensor:

@@ -16,7 +16,7 @@ from .problem import PairwiseKernel, Problem, count_components
 __all__ = ["Bilinear", "mixture_log_prob"]
 
 BACKENDS = {"dense": dense, "chunked": chunked}
-# Below this many pairs the overhead of the tiles exceeds what they save (benchmarks/bench_mixture.py --sweep).
+# Below this many pairs the overhead of the tiles exceeds what they save.
 SMALL = 2**15
 
 
@@ -34,15 +34,16 @@ def mixture_log_prob(
 
     L_n = logsumexp_c [power * (log pi_c + log q(x_n | w_c))]
 
-    With power = 1 it is the log-density of the mixture; exp(2 L^(1) - L^(2)), with L^(2) taken at power = 2, is the effective
-    number of components behind each point (Kish, 1965).
+    With power = 1 it is the log-density of the mixture; exp(2 L^(1) - L^(2)), with L^(2) taken at power = 2,
+    is the effective number of components behind each point (Kish, Survey Sampling, 1965, section 11.7).
 
     **Measure**: the kernel's (for power = 1).
-    **Shapes**: x (N, *E); every w[name] (M, ...) or (1, ...), the latter shared by all components; log_weights (M,), normalised
-    log pi, uniform if None; result (N,). A point that no component covers has -inf and a zero gradient.
+    **Shapes**: x (N, *E); every w[name] (M, ...), or (1, ...) if all components share it; log_weights (M,),
+    normalised log pi, uniform if None; result (N,). A point that no component covers has -inf and a zero gradient.
 
-    backend: "dense" holds all pairs, O(N M) memory, and can be differentiated twice; "chunked" streams over tiles of chunk_size
-    components, O(N + M) memory, gradients once; "auto" takes dense for few pairs and chunked otherwise.
+    backend: "dense" holds all pairs, O(N M) memory, and can be differentiated twice; "chunked" streams over tiles
+    of chunk_size components, O(N + M) memory, and can be differentiated once; "auto" takes dense for few pairs and
+    chunked otherwise.
 
     **Raises** ValueError for inconsistent shapes, or if the named backend cannot run (the message says why).
 
@@ -75,7 +76,7 @@ def _problem(
     if log_weights is None:
         log_weights = torch.full((m,), -math.log(m), dtype=x.dtype, device=x.device)
     if log_weights.shape != (m,):
-        raise ValueError(f"Expected log_weights of shape ({m},), one per component, got {tuple(log_weights.shape)}.")
+        raise ValueError(f"Expected log_weights of shape ({m},), got {tuple(log_weights.shape)}.")
     if x.dim() == 0:
         raise ValueError("Expected points x of shape (N, ...), got a scalar. Unsqueeze it.")
     if chunk_size is not None and chunk_size < 1:

@@ -1,7 +1,7 @@
-"""Exponential families in one matrix product, log q(x_n | w_c) = h_n + b_c + phi_n . psi_c, and its streaming log-sum-exp.
+"""Streaming log-sum-exp of an exponential family, log q(x_n | w_c) = h_n + b_c + phi_n . psi_c.
 
-A tile of the product stays in the cache: it is made, raised to powers of two, summed and overwritten by the next one. Bias and running
-maximum enter as two more features, so the product itself delivers the exponents.
+A tile of the product stays in the cache: it is made, raised to powers of two, summed and overwritten by the next.
+Bias and running maximum enter as two more features, so the product itself delivers the exponents.
 """
 
 from __future__ import annotations
@@ -12,19 +12,21 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .online import LN2, LOG2E, absorb, exponent_floor, exponent_limit, finite, slices, tile_shape
+from .online import LN2, LOG2E, absorb, exponent_floor, exponent_limit, finite
+from .tiles import Tiles, tile
 
-# 256 x 640 float32 numbers are half a MiB. Not 512 columns: with a row stride that is a power of two the rows of a tile fall on the
-# same cache lines and the product is three times slower. Elsewhere launches, not caches, are the cost of a small tile.
-CPU_TILE, DEVICE_TILE = (256, 640), (2048, 2048)
+# Components and pairs per tile, 0.6 MiB of float32. Not 512 components: where rows lie a power of two apart, a tile
+# falls on few cache lines and the product takes three times as long.
+CPU_TILE, DEVICE_TILE = (640, 160 * 2**10), (2048, 2**22)
 # Largest error of a log-density, in nats, that a float32 product is allowed to make.
 TOLERANCE = 2e-5
 
 
 class Bilinear(NamedTuple):
-    """log q(x_n | w_c) = offset_n + bias_c + phi_n . psi_c, in which only the sum needs to be of moderate size.
+    """log q(x_n | w_c) = offset_n + bias_c + phi_n . psi_c, a matrix product.
 
-    The result has offset's dtype. Features whose products cancel (kappa * (x.w - 1), say) may come in float64.
+    The result has the dtype of offset. Features that cancel, as in kappa (x.w - 1), are best given in float64;
+    phi and psi are finite: outside the support offset or bias is -inf.
     **Shapes**: phi (N, K), psi (M, K), bias (M,), offset (N,).
     """
 
@@ -62,34 +64,43 @@ def bilinear_log_sum_exp(form: Bilinear, chunk_size: int | None) -> Tensor:
     return result
 
 
-class _Tiles:
-    """Tiles of 2^(phi_n . psi_c + bias_c - top_n), written over one another."""
+class _Exponents:
+    """The matrices whose product is phi_n . psi_c + bias_c - top_n, in units of log 2."""
 
-    def __init__(self, phi: Tensor, psi: Tensor, bias: Tensor, result: torch.dtype, chunk_size: int | None) -> None:
-        dtype = product_dtype(phi, psi, bias, result)
+    def __init__(
+        self, phi: Tensor, psi: Tensor, bias: Tensor, result: torch.dtype, chunk_size: int | None
+    ) -> None:
+        self.dtype = product_dtype(phi, psi, bias, result)
+        self.powers_dtype = torch.promote_types(result, torch.float32)
         ones = torch.ones_like(phi[:, :1])
-        scaled = torch.cat([psi.double(), bias.double()[:, None]], 1).mul_(LOG2E).to(dtype)
-        self.left = torch.cat([phi, ones, torch.zeros_like(ones)], 1).to(dtype)
+        scaled = torch.cat([psi.double(), bias.double()[:, None]], 1).mul_(LOG2E).to(self.dtype)
+        self.left = torch.cat([phi, ones, torch.zeros_like(ones)], 1).to(self.dtype)
         self.right = torch.cat([scaled, torch.ones_like(scaled[:, :1])], 1).t().contiguous()
-        rows, columns = CPU_TILE if phi.device.type == "cpu" else DEVICE_TILE
-        shape = tile_shape(len(phi), len(psi), chunk_size or columns, rows * columns)
-        self.rows, self.columns = slices(len(phi), shape[0]), slices(len(psi), shape[1])
-        self.pieces = [self.right[:, part] for part in self.columns]
-        self.product = torch.empty(shape[0] * shape[1], dtype=dtype, device=phi.device)
-        powers = torch.promote_types(result, torch.float32)
-        self.tile = self.product if dtype == powers else torch.empty_like(self.product, dtype=powers)
-        self.floor = exponent_floor(powers)
+        columns, pairs = CPU_TILE if phi.device.type == "cpu" else DEVICE_TILE
+        self.tiles: Tiles = tile(len(phi), len(psi), chunk_size or columns, pairs, phi.device)
+        self.pieces = [self.right[:, columns] for columns in self.tiles.columns]
 
     def subtract(self, top: Tensor) -> None:
         self.left[:, -1] = finite(top).neg_()
 
+
+class _Workspace:
+    """Tiles of 2^exponents, written over one another; one workspace a thread."""
+
+    def __init__(self, exponents: _Exponents) -> None:
+        n, m = exponents.tiles.shape
+        self.product = torch.empty(n * m, dtype=exponents.dtype, device=exponents.left.device)
+        same = exponents.dtype == exponents.powers_dtype
+        self.tile = self.product if same else torch.empty_like(self.product, dtype=exponents.powers_dtype)
+        self.floor = exponent_floor(self.tile.dtype)
+
     def powers(self, left: Tensor, right: Tensor) -> Tensor:
-        """In the result's dtype: after the subtraction it has the digits, and exp2 in float64 would cost the most."""
+        """Powers in the result's dtype: enough once the maximum is subtracted, and float64 ones cost the most."""
         n, m = left.shape[0], right.shape[1]
-        tile = torch.mm(left, right, out=self.product[: n * m].view(n, m))
+        powers = torch.mm(left, right, out=self.product[: n * m].view(n, m))
         if self.tile is not self.product:
-            tile = self.tile[: n * m].view(n, m).copy_(tile)
-        return tile.clamp_(min=self.floor).exp2_()
+            powers = self.tile[: n * m].view(n, m).copy_(powers)
+        return powers.clamp_(min=self.floor).exp2_()
 
     def in_product_dtype(self, powers: Tensor) -> Tensor:
         if self.tile is self.product:
@@ -97,30 +108,60 @@ class _Tiles:
         return self.product[: powers.numel()].view_as(powers).copy_(powers)
 
 
-def _stream(tiles: _Tiles, start: Tensor) -> Tensor:
-    """Base-2 log-sum-exp (N,) in the product's dtype, from the exponents of component `start` as first guess of the maxima."""
-    left, right = tiles.left, tiles.right
+def _log2_sum(exponents: _Exponents, start: Tensor) -> Tensor:
+    """Base-2 log-sum-exp (N,) in the product's dtype; the exponents of component `start` are the first maxima."""
+    left, right = exponents.left, exponents.right
     top = torch.mm(left[:, :-1], right[:-1].index_select(1, start)).squeeze(1)
-    total = torch.zeros_like(top, dtype=tiles.tile.dtype)
+    total = torch.zeros_like(top, dtype=exponents.powers_dtype)
+    exponents.subtract(top)
     limit = exponent_limit(total.dtype)
-    tiles.subtract(top)
-    for rows in tiles.rows:
-        part, sums = left[rows], total[rows]
-        for piece in tiles.pieces:
-            added = tiles.powers(part, piece).sum(1)
-            if not float(added.amax()) <= limit:  # also true for NaN, which must not hide a row that overflows
-                _raise_tops(part, piece, top[rows], sums, added, limit)
-            sums += added
+
+    def work(blocks: list[slice]) -> None:
+        workspace = _Workspace(exponents)
+        for rows in blocks:
+            part, sums = left[rows], total[rows]
+            for piece in exponents.pieces:
+                added = workspace.powers(part, piece).sum(1)
+                # The negation lets NaN in as well: it must not hide a row that overflows.
+                if not float(added.amax()) <= limit:
+                    _raise_tops(part, piece, top[rows], sums, added, limit)
+                sums += added
+
+    exponents.tiles.map(work)
     return top + total.log2()
 
 
 def _raise_tops(left: Tensor, right: Tensor, top: Tensor, total: Tensor, added: Tensor, limit: float) -> None:
-    """Redo the few rows in which this tile exceeds the maximum in use by so much that the sum would overflow."""
+    """Redo, in place, the few rows in which this tile exceeds the maximum in use so far that it may overflow."""
     over = (added > limit).nonzero().squeeze(1)
-    logits = torch.mm(left[over, :-1], right[:-1])
-    higher, sums = absorb(top[over], total[over], logits)
-    left[over, -1] = -finite(higher)
+    higher, sums = absorb(top[over], total[over], torch.mm(left[over, :-1], right[:-1]))
+    left[over, -1] = finite(higher).neg_()
     top[over], total[over], added[over] = higher, sums, 0.0
+
+
+def _gradients(
+    exponents: _Exponents, grad: Tensor, needs_phi: bool, needs_right: bool
+) -> tuple[Tensor, Tensor]:
+    """Gradients of phi (N, K) and of psi and bias together (K + 1, M)."""
+    grad_left = torch.zeros_like(exponents.left[:, :-2])
+
+    def work(blocks: list[slice]) -> Tensor:
+        workspace = _Workspace(exponents)
+        grad_right = torch.zeros_like(exponents.right[:-1])
+        for rows in blocks:
+            left, scale = exponents.left[rows], grad[rows, None]
+            weighted = (left[:, :-1] * scale).t().contiguous()
+            mean = torch.zeros_like(weighted[:-1])
+            for columns, piece in zip(exponents.tiles.columns, exponents.pieces, strict=True):
+                powers = workspace.in_product_dtype(workspace.powers(left, piece))
+                if needs_phi:
+                    mean.addmm_(piece[:-2], powers.t())
+                if needs_right:
+                    grad_right[:, columns].addmm_(weighted, powers)
+            grad_left[rows] = mean.t() * (LN2 * scale)
+        return grad_right
+
+    return grad_left, torch.stack(exponents.tiles.map(work)).sum(0)
 
 
 class _BilinearLogSumExp(torch.autograd.Function):
@@ -128,8 +169,8 @@ class _BilinearLogSumExp(torch.autograd.Function):
     def forward(
         ctx: Any, phi: Tensor, psi: Tensor, bias: Tensor, offset: Tensor, chunk_size: int | None
     ) -> Tensor:
-        tiles = _Tiles(phi, psi, bias, offset.dtype, chunk_size)
-        log2_sum = _stream(tiles, bias.argmax(0, keepdim=True))
+        exponents = _Exponents(phi, psi, bias, offset.dtype, chunk_size)
+        log2_sum = _log2_sum(exponents, bias.argmax(0, keepdim=True))
         value = (log2_sum * LN2 + offset).to(offset.dtype)
         ctx.chunk_size = chunk_size
         ctx.save_for_backward(phi, psi, bias, offset, log2_sum, value)
@@ -139,31 +180,12 @@ class _BilinearLogSumExp(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         phi, psi, bias, offset, log2_sum, value = ctx.saved_tensors
-        tiles = _Tiles(phi, psi, bias, offset.dtype, ctx.chunk_size)
-        tiles.subtract(log2_sum)
+        exponents = _Exponents(phi, psi, bias, offset.dtype, ctx.chunk_size)
+        # An infinite density has no gradient, NaN; a point that nothing covers has the gradient zero.
+        exponents.subtract(log2_sum.masked_fill(log2_sum == torch.inf, torch.nan))
         grad = grad.masked_fill(value == -torch.inf, 0.0)
         needs_phi, needs_psi, needs_bias, _, _ = ctx.needs_input_grad
-        grad_phi, grad_right = _gradients(tiles, grad, needs_phi, needs_psi or needs_bias)
+        grad_phi, grad_right = _gradients(exponents, grad, needs_phi, needs_psi or needs_bias)
         grad_right.masked_fill_(bias == -torch.inf, 0.0)
         grad_psi, grad_bias = grad_right[:-1].t(), grad_right[-1]
         return grad_phi.to(phi.dtype), grad_psi.to(psi.dtype), grad_bias.to(bias.dtype), grad, None
-
-
-def _gradients(tiles: _Tiles, grad: Tensor, needs_phi: bool, needs_right: bool) -> tuple[Tensor, Tensor]:
-    """Gradients of phi (N, K) and of psi and bias together (K + 1, M)."""
-    psi = [piece[:-2] for piece in tiles.pieces]
-    grad_left = torch.zeros_like(tiles.left[:, :-2])
-    grad_right = torch.zeros_like(tiles.right[:-1])
-    targets = [grad_right[:, part] for part in tiles.columns]
-    for rows in tiles.rows:
-        left = tiles.left[rows]
-        weighted = (left[:, :-1] * grad[rows, None]).t().contiguous()
-        mean = torch.zeros_like(weighted[:-1])
-        for piece, psi_piece, target in zip(tiles.pieces, psi, targets, strict=True):
-            powers = tiles.in_product_dtype(tiles.powers(left, piece))
-            if needs_phi:
-                mean.addmm_(psi_piece, powers.t())
-            if needs_right:
-                target.addmm_(weighted, powers)
-        grad_left[rows] = mean.t() * (LN2 * grad[rows, None])
-    return grad_left, grad_right

@@ -1,4 +1,4 @@
-"""Streaming over tiles of points x components: memory of order N + M, every tile computed again for the gradient."""
+"""Streaming over tiles of points x components: memory of order N + M, each tile made again for the gradient."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .bilinear import Bilinear, bilinear_log_sum_exp
-from .online import LN2, LOG2E, absorb, exponent_floor, slices, tile_shape
+from .online import LN2, LOG2E, absorb, exponent_floor
 from .problem import PairwiseKernel, Problem
+from .tiles import Tiles, tile
 
-# Pairs per tile and components per tile of a kernel without a bilinear form, so that a dozen temporaries stay in the cache.
-CPU_PAIRS, DEVICE_PAIRS, COLUMNS = 2**16, 2**22, 1024
+# Components and pairs per tile of a kernel without a bilinear form: a dozen temporaries stay in the cache.
+CPU_TILE, DEVICE_TILE = (1024, 2**16), (2048, 2**22)
 
 
 def reasons_not(problem: Problem) -> list[str]:
     if torch.is_grad_enabled() and any(p.requires_grad for p in problem.kernel.parameters()):
-        return ["the kernel has parameters of its own that require gradients, which recomputed tiles do not deliver"]
+        return ["the kernel has parameters of its own that require gradients, which it does not deliver"]
     return []
 
 
@@ -42,7 +43,7 @@ def _weighted(form: Bilinear, problem: Problem) -> Bilinear:
 
 
 class _Plan(NamedTuple):
-    """What stays the same in all tiles."""
+    """What all tiles have in common."""
 
     kernel: PairwiseKernel
     names: tuple[str, ...]
@@ -53,10 +54,9 @@ class _Plan(NamedTuple):
         w = dict(zip(self.names, params, strict=True))
         return self.power * (self.kernel.pairwise_log_prob(x, w) + log_weights)
 
-    def blocks(self, x: Tensor, m: int) -> tuple[list[slice], list[slice]]:
-        pairs = CPU_PAIRS if x.device.type == "cpu" else DEVICE_PAIRS
-        rows, columns = tile_shape(len(x), m, self.chunk_size or COLUMNS, pairs)
-        return slices(len(x), rows), slices(m, columns)
+    def tiles(self, x: Tensor, m: int) -> Tiles:
+        columns, pairs = CPU_TILE if x.device.type == "cpu" else DEVICE_TILE
+        return tile(len(x), m, self.chunk_size or columns, pairs, x.device)
 
 
 def _part(value: Tensor, columns: slice) -> Tensor:
@@ -66,17 +66,21 @@ def _part(value: Tensor, columns: slice) -> Tensor:
 
 class _PairwiseLogSumExp(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, plan: _Plan, x: Tensor, log_weights: Tensor, *params: Tensor) -> Tensor:
+    def forward(ctx: Any, plan: _Plan, x: Tensor, *rest: Tensor) -> Tensor:
         top = torch.full((len(x),), -torch.inf, dtype=x.dtype, device=x.device)
         total = torch.zeros_like(top)
-        row_blocks, column_blocks = plan.blocks(x, len(log_weights))
-        for rows in row_blocks:
-            for columns in column_blocks:
-                logits = plan.logits(x[rows], log_weights[columns], *(_part(p, columns) for p in params))
-                top[rows], total[rows] = absorb(top[rows], total[rows], logits * LOG2E)
+        tiles = plan.tiles(x, len(rest[0]))
+
+        def work(blocks: list[slice]) -> None:
+            for rows in blocks:
+                for columns in tiles.columns:
+                    logits = plan.logits(x[rows], *(_part(t, columns) for t in rest))
+                    top[rows], total[rows] = absorb(top[rows], total[rows], logits * LOG2E)
+
+        tiles.map(work)
         value = (top + total.log2()) * LN2
         ctx.plan = plan
-        ctx.save_for_backward(value, x, log_weights, *params)
+        ctx.save_for_backward(value, x, *rest)
         return value
 
     @staticmethod
@@ -84,28 +88,44 @@ class _PairwiseLogSumExp(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         value, x, *rest = ctx.saved_tensors
         uncovered = value == -torch.inf
-        grad, value = grad.masked_fill(uncovered, 0.0), value.masked_fill(uncovered, 0.0)
-        needs = ctx.needs_input_grad[1:]
-        grads = [torch.zeros_like(t) if need else None for t, need in zip([x, *rest], needs, strict=True)]
-        row_blocks, column_blocks = ctx.plan.blocks(x, len(rest[0]))
-        for rows in row_blocks:
-            for columns in column_blocks:
-                inputs = [x[rows], *(_part(t, columns) for t in rest)]
-                targets = [None if g is None else g[rows] if i == 0 else _part(g, columns) for i, g in enumerate(grads)]
-                _accumulate(ctx.plan, inputs, targets, value[rows, None], grad[rows, None])
-        return (None, *grads)
+        value, grad = value.masked_fill(uncovered, 0.0), grad.masked_fill(uncovered, 0.0)
+        _, needs_x, *needs = ctx.needs_input_grad
+        tiles = ctx.plan.tiles(x, len(rest[0]))
+        grad_x = torch.zeros_like(x) if needs_x else None
+
+        def work(blocks: list[slice]) -> list[Tensor | None]:
+            grads = [torch.zeros_like(t) if need else None for t, need in zip(rest, needs, strict=True)]
+            for rows in blocks:
+                for columns in tiles.columns:
+                    inputs = [x[rows], *(_part(t, columns) for t in rest)]
+                    sums = [None if grad_x is None else grad_x[rows]]
+                    sums += [None if g is None else _part(g, columns) for g in grads]
+                    _accumulate(ctx.plan, inputs, sums, value[rows, None], grad[rows, None])
+            return grads
+
+        per_thread = tiles.map(work)
+        return (None, grad_x, *(_sum(parts) for parts in zip(*per_thread, strict=True)))
 
 
-def _accumulate(plan: _Plan, inputs: list[Tensor], targets: list[Tensor | None], value: Tensor, grad: Tensor) -> None:
-    """Add one tile's part of the gradients to `targets`, in place."""
-    leaves = [t.detach().requires_grad_(g is not None) for t, g in zip(inputs, targets, strict=True)]
+def _sum(parts: tuple[Tensor | None, ...]) -> Tensor | None:
+    wanted = [part for part in parts if part is not None]
+    return torch.stack(wanted).sum(0) if wanted else None
+
+
+def _accumulate(
+    plan: _Plan, inputs: list[Tensor], sums: list[Tensor | None], value: Tensor, grad: Tensor
+) -> None:
+    """Add one tile's part of the gradients to `sums`, in place."""
+    leaves = [t.detach().requires_grad_(g is not None) for t, g in zip(inputs, sums, strict=True)]
     with torch.enable_grad():
         logits = plan.logits(*leaves)
+    if not logits.requires_grad:
+        return
     exponents = (logits.detach() - value) * LOG2E
     floor = exponent_floor(exponents.dtype)
     softmax = exponents.clamp(min=floor).exp2_().masked_fill_(exponents < floor, 0.0)
-    wanted = [(leaf, target) for leaf, target in zip(leaves, targets, strict=True) if target is not None]
+    wanted = [(leaf, total) for leaf, total in zip(leaves, sums, strict=True) if total is not None]
     parts = torch.autograd.grad(logits, [leaf for leaf, _ in wanted], softmax * grad, allow_unused=True)
-    for (_, target), part in zip(wanted, parts, strict=True):
+    for (_, total), part in zip(wanted, parts, strict=True):
         if part is not None:
-            target += part
+            total += part

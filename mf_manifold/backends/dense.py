@@ -15,5 +15,5 @@ def reasons_not(problem: Problem) -> list[str]:
 def reduce(problem: Problem) -> Tensor:
     logits = problem.power * (problem.kernel.pairwise_log_prob(problem.x, problem.w) + problem.log_weights)
     uncovered = (logits == -torch.inf).all(dim=1)
-    # logsumexp of -inf alone has NaN gradients: such a row is replaced before and after, so that its gradient is zero.
+    # logsumexp of -inf alone has NaN gradients: such a row is replaced before and after, its gradient is zero.
     return logits.masked_fill(uncovered[:, None], 0.0).logsumexp(dim=1).masked_fill(uncovered, -torch.inf)

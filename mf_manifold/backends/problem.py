@@ -39,12 +39,14 @@ class Problem:
 
 
 def count_components(w: Mapping[str, Tensor]) -> int:
-    """M, the common leading dimension of the parameters; a leading dimension of 1 is shared by all components."""
-    flat = [name for name, value in w.items() if value.dim() == 0]
+    """M, the common leading dimension of the parameters; components share a parameter that has 1 there."""
+    shapes = {name: tuple(value.shape) for name, value in w.items()}
+    flat = [name for name, shape in shapes.items() if not shape]
     if flat:
-        raise ValueError(f"Expected a leading component dimension on every parameter; {flat} have none. Unsqueeze them.")
-    sizes = {value.shape[0] for value in w.values()}
+        raise ValueError(f"Expected a leading dimension of components on every parameter, {flat} have none.")
+    sizes = {shape[0] for shape in shapes.values()}
     if len(sizes - {1}) > 1 or 0 in sizes:
-        shapes = {name: tuple(value.shape) for name, value in w.items()}
-        raise ValueError(f"Expected parameters with one common leading dimension M >= 1 (or 1, shared), got {shapes}.")
+        raise ValueError(
+            f"Expected parameters with one leading dimension M >= 1 (1 if shared), got {shapes}."
+        )
     return max(sizes, default=1)

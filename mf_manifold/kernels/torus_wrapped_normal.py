@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
+from ..circular import log_wrapped_normal_1d
 from ..geometry import Shape
 from ..kernel import Kernel, OnManifold, Params, register_kernel
 from ..manifolds.torus import Torus, wrap
-from ..special import log_wrapped_normal_1d
 from .covariance import cholesky_logdet, covariance_from_raw, covariance_option, num_covariance_raw
 
 MAX_TERMS = 100_000

@@ -1,0 +1,115 @@
+"""Run folders: ``model.safetensors`` and ``run.json``, which belong together."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..checkpoint import FILE_NAME, atomic_path, load
+from ..coordinates import Coordinates, coordinates_for
+from .output import finite
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from ..mixture import Mixture
+
+RUN_FILE = "run.json"
+RUN_FORMAT = 1
+UNFINISHED = "unfinished"
+
+
+class FittedRun(NamedTuple):
+    """What ``score``, ``sample`` and ``plot`` need of a run."""
+
+    mixture: Mixture
+    coordinates: Coordinates
+
+    def to_model(self, points: Tensor) -> Tensor:
+        """Points on the device and in the dtype of the model."""
+        return points.to(next(iter(self.mixture.params.values())))
+
+
+def check_new_run(folder: Path, force: bool) -> None:
+    """Check the folder of a new run before the fit.
+
+    Raises:
+        ValueError: it is a file, or it has contents and ``force`` is false.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"Expected the name of a run folder, got {folder}, which is a file.")
+    if folder.is_dir() and any(folder.iterdir()) and not force:
+        raise ValueError(f"The output {folder} exists: give another name, or --force to overwrite its run.")
+
+
+def prepare_run(folder: Path) -> Path:
+    """Make the run folder; returns the folder in it for checkpoints of the fit, which spares an older run until the end."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        raise ValueError(f"Expected a folder that can be written, got {folder}: change its permissions, or choose another.")
+    return folder / UNFINISHED
+
+
+def write_run(folder: Path, description: dict[str, Any]) -> None:
+    """Move the fitted model into its place and write ``run.json``, which names the model by its hash."""
+    staged = folder / UNFINISHED / FILE_NAME
+    digest = _sha256(staged)
+    os.replace(staged, folder / FILE_NAME)
+    staged.parent.rmdir()
+    content = {"format": RUN_FORMAT, **description, "versions": _versions(), "model_sha256": digest}
+    with atomic_path(folder / RUN_FILE) as temporary:
+        temporary.write_text(json.dumps(finite(content), indent=2) + "\n", encoding="utf-8")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    from .. import __version__
+
+    packages = {name: metadata.version(name) for name in ("torch", "geoopt", "numpy")}
+    return {"mf_manifold": __version__, "python": platform.python_version(), **packages}
+
+
+def load_run(folder: Path, device: torch.device) -> FittedRun:
+    """Read a run folder, with the mixture frozen as it was for the metrics of the run.
+
+    Raises:
+        ValueError: the folder, its ``run.json`` or its model is missing, damaged or newer than this version.
+    """
+    content = _read_description(folder)
+    model = folder / FILE_NAME
+    if not model.is_file():
+        raise ValueError(f"Expected the model {model}, which does not exist: restore it, or run mf-manifold fit again.")
+    if _sha256(model) != content["model_sha256"]:
+        raise ValueError(
+            f"Expected the model of {folder / RUN_FILE}, but {model} is another file or damaged (its SHA-256 differs): "
+            "restore it, or run mf-manifold fit again."
+        )
+    estimator = load(folder).to(device)
+    mixture = estimator.freeze(content["frozen"]["components"], seed=content["frozen"]["seed"])
+    return FittedRun(mixture, coordinates_for(**content["coordinates"]))
+
+
+def _read_description(folder: Path) -> dict[str, Any]:
+    path = folder / RUN_FILE
+    if not path.is_file():
+        raise ValueError(f"Expected a run folder with {RUN_FILE}, got {folder}: give the -o of mf-manifold fit.")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        version = content["format"]
+        if version > RUN_FORMAT:
+            raise ValueError(f"Expected format {RUN_FORMAT} or older in {path}, got {version}: upgrade mf-manifold.")
+        for part in ("coordinates", "frozen", "model_sha256"):
+            content[part]
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"Expected a readable {path}, but it is damaged: restore it, or run mf-manifold fit again.") from error
+    return dict(content)

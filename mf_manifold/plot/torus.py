@@ -1,0 +1,134 @@
+"""Pictures of densities on the circle T^1 and the torus T^2, in degrees."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..manifolds.torus import wrap
+from ..mixture import Mixture
+from .common import (
+    COLORMAP,
+    add_colorbar,
+    affordable,
+    clouds_of,
+    color_limits,
+    draw_mass_contours,
+    legend,
+    log_density,
+    measure_label,
+    new_figure,
+    set_title,
+    thinned,
+    to_array,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+TICKS = list(range(-180, 181, 60))
+
+
+def plot_torus(
+    mixture: Mixture,
+    points: Tensor | None = None,
+    samples: Tensor | None = None,
+    *,
+    names: Sequence[str] | None = None,
+    title: str | None = None,
+    held_out: float | None = None,
+) -> Figure:
+    """A Ramachandran-style map of the log density on T^2 with data and samples, or the density curve on T^1.
+
+    Axes are in degrees, densities per radian. The white lines bound the smallest regions that hold 50, 90 and 99 % of the mass.
+
+    Args:
+        points: data (N,d) in radians, of which at most 2000 are drawn.
+        samples: points of the model, drawn likewise.
+        names: names of the angles.
+        held_out: mean held-out log-likelihood in nats, for the title.
+
+    Raises:
+        ValueError: a mixture on a torus of more dimensions.
+        ImportError: matplotlib is not installed.
+
+    >>> import torch, mf_manifold as mf
+    >>> kernel = mf.kernel_for(mf.manifolds.Torus(), (2,))
+    >>> mix = mf.Mixture(kernel, {"loc": torch.tensor([[0.0, 3.0]]), "scale": torch.tensor([[0.5]])})
+    >>> len(plot_torus(mix, names=("phi", "psi")).axes)   # the map and its colour bar
+    2
+    """
+    dimension = mixture.kernel.dim
+    if dimension > 2:
+        raise ValueError(f"Expected a density on T^1 or T^2, got one on T^{dimension}: there is no map of it.")
+    labels = [f"{name} (degrees)" for name in names or [f"angle {i + 1}" for i in range(dimension)]]
+    draw = _curve if dimension == 1 else _map
+    return draw(mixture, points, samples, labels, title, held_out)
+
+
+def _map(
+    mixture: Mixture,
+    points: Tensor | None,
+    samples: Tensor | None,
+    labels: list[str],
+    title: str | None,
+    held_out: float | None,
+) -> Figure:
+    side = torch.linspace(-math.pi, math.pi, affordable(mixture, 240, 240**2) + 1, dtype=torch.float64)
+    grid = torch.stack(torch.meshgrid(side, side, indexing="xy"), dim=-1)
+    values, degrees = log_density(mixture, grid), np.rad2deg(to_array(side))
+    low, high = color_limits(values)
+    dots = clouds_of(points, samples)
+    with new_figure(6.2 + 4.8 * bool(dots), 5.4) as figure:
+        panels = figure.subplots(1, 2 if dots else 1, squeeze=False)[0]
+        image = panels[0].pcolormesh(
+            degrees, degrees, values, cmap=COLORMAP, vmin=low, vmax=high, shading="gouraud", rasterized=True
+        )
+        draw_mass_contours(panels[0], degrees, degrees, values)
+        add_colorbar(figure, image, panels[0], measure_label(mixture), shrink=0.9, location="left" if dots else "right")
+        panels[0].set_title("log density; regions of 50, 90, 99 % of the mass")
+        for cloud, color, name in dots:
+            some = np.rad2deg(to_array(wrap(thinned(cloud))))
+            panels[1].scatter(*some.T, s=5, c=color, alpha=0.5, lw=0, label=f"{name} ({len(some)})")
+        if dots:
+            panels[1].set_title(" and ".join(name for _, _, name in dots))
+            legend(panels[1], loc="lower right")
+        for axes in panels:
+            _degree_axes(axes, labels)
+        set_title(figure, title, held_out)
+        return figure
+
+
+def _degree_axes(axes: Axes, labels: list[str]) -> None:
+    axes.set(xlim=(-180, 180), ylim=(-180, 180), aspect="equal", xticks=TICKS, yticks=TICKS)
+    axes.set_xlabel(labels[0])
+    axes.set_ylabel(labels[1])
+
+
+def _curve(
+    mixture: Mixture,
+    points: Tensor | None,
+    samples: Tensor | None,
+    labels: list[str],
+    title: str | None,
+    held_out: float | None,
+) -> Figure:
+    angle = torch.linspace(-math.pi, math.pi, 1001, dtype=torch.float64)
+    with new_figure(8, 4.5) as figure:
+        axes = figure.subplots()
+        bins = np.linspace(-180, 180, 91).tolist()
+        for cloud, color, name in clouds_of(points, samples):
+            shown = np.rad2deg(to_array(wrap(cloud[:, 0])))
+            weights = np.full(len(shown), 90 / (2 * math.pi * len(shown)))
+            axes.hist(shown, bins, weights=weights, color=color, alpha=0.45, label=name)
+        axes.plot(np.rad2deg(to_array(angle)), np.exp(log_density(mixture, angle[:, None])), color="black", label="model")
+        axes.set(xlim=(-180, 180), xticks=TICKS, xlabel=labels[0], ylabel=f"density (per radian, {mixture.measure.kind} measure)")
+        legend(axes)
+        set_title(figure, title, held_out)
+        return figure

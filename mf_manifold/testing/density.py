@@ -1,0 +1,128 @@
+"""A density with its sampler, and the tangent coordinates in which it is integrated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import geoopt
+import torch
+from torch import Tensor
+
+from .. import geometry
+from ..distribution import ManifoldDistribution
+from ..geometry import Shape
+from ..kernel import Kernel, OnManifold, Params
+
+PILOT = 2048
+CHUNK = 2**14
+
+
+def generator_for(seed: int) -> torch.Generator:
+    """A seeded generator of its own, so that no check depends on what ran before it."""
+    return torch.Generator().manual_seed(seed)
+
+
+def to_dtype(params: Params, dtype: torch.dtype) -> Params:
+    """The parameters in another floating dtype."""
+    return {name: value.to(dtype) for name, value in params.items()}
+
+
+@dataclass(frozen=True)
+class Density:
+    """What the integrals need: log density by the Riemannian volume, sampler, and a point to integrate around."""
+
+    manifold: geoopt.Manifold
+    point_shape: Shape
+    log_prob: Callable[[Tensor], Tensor]
+    sample: Callable[[int, torch.Generator], Tensor]
+    center: Tensor
+
+    @property
+    def dim(self) -> int:
+        return geometry.intrinsic_dim(self.manifold, self.point_shape)
+
+    def log_prob_of(self, x: Tensor) -> Tensor:
+        """Log density of many points, in chunks."""
+        with torch.no_grad():
+            return torch.cat([self.log_prob(part) for part in x.split(CHUNK)])
+
+
+def kernel_density(kernel: Kernel, params: Params) -> Density:
+    """The density of one component in float64, around its location."""
+    w = to_dtype(params, torch.float64)
+    locations = [w[k].flatten() for k, c in kernel.param_constraints.items() if isinstance(c, OnManifold)]
+    return Density(
+        kernel.manifold,
+        kernel.point_shape,
+        lambda x: kernel.log_prob(x, w),
+        lambda n, generator: _detached(kernel, w, n, generator),
+        torch.cat(locations).reshape(kernel.point_shape),
+    )
+
+
+def _detached(kernel: Kernel, w: Params, n: int, generator: torch.Generator) -> Tensor:
+    with torch.no_grad():
+        return kernel.rsample(w, (n,), generator)
+
+
+def distribution_density(dist: ManifoldDistribution, seed: int) -> Density:
+    """The density of a distribution without batch dimensions, around the mean of a few samples."""
+
+    def sample(n: int, generator: torch.Generator) -> Tensor:
+        return dist.sample((n,), generator=generator)  # type: ignore[no-untyped-call]
+
+    def log_prob(x: Tensor) -> Tensor:
+        return dist.log_prob(x, measure="riemannian")  # type: ignore[call-arg, no-untyped-call, no-any-return]
+
+    x = sample(PILOT, generator_for(seed))
+    return Density(dist.manifold, tuple(dist.event_shape), log_prob, sample, _middle(dist.manifold, x))
+
+
+def _middle(manifold: geoopt.Manifold, x: Tensor) -> Tensor:
+    """The sample that is nearest to the others on average."""
+    some = x[:64]
+    return some[geometry.dist(manifold, some.unsqueeze(1), x.unsqueeze(0)).mean(1).argmin()]
+
+
+def to_coords(manifold: geoopt.Manifold, x: Tensor, u: Tensor) -> Tensor:
+    """Orthonormal coordinates of tangent vectors, the inverse of ``geometry.from_coords``; (*B,*E), (*B,*E) -> (*B,d)."""
+    ndim = geometry.point_ndim(manifold)
+    shape = tuple(x.shape[x.ndim - ndim :])
+    dim = geometry.intrinsic_dim(manifold, shape)
+    eye = torch.eye(dim, dtype=x.dtype, device=x.device)
+    eye = eye.expand(*x.shape[: x.ndim - ndim], dim, dim)
+    basis = geometry.from_coords(manifold, x.unsqueeze(-ndim - 1).expand(*eye.shape[:-1], *shape), eye)
+    flat, target = basis.flatten(basis.ndim - ndim), u.flatten(u.ndim - ndim)
+    return torch.linalg.solve(flat @ flat.mT, (flat @ target.unsqueeze(-1))).squeeze(-1)
+
+
+def log_coords(manifold: geoopt.Manifold, center: Tensor, x: Tensor) -> Tensor:
+    """Normal coordinates of ``x`` (N,*E) around one centre (*E); -> (N,d)."""
+    around = center.expand_as(x)
+    return to_coords(manifold, around, geometry.logmap(manifold, around, x))
+
+
+def exp_coords(manifold: geoopt.Manifold, center: Tensor, v: Tensor) -> Tensor:
+    """Points with normal coordinates ``v`` (N,d) around one centre (*E) or many (N,*E); -> (N,*E)."""
+    around = center.expand(*v.shape[:-1], *center.shape[center.ndim - geometry.point_ndim(manifold) :])
+    return geometry.expmap(manifold, around, geometry.from_coords(manifold, around, v))
+
+
+class Pilot(NamedTuple):
+    """Mean and Cholesky factor of the covariance of samples in normal coordinates."""
+
+    mean: Tensor
+    factor: Tensor
+
+    @property
+    def spread(self) -> float:
+        """Root mean square deviation per coordinate."""
+        return float(self.factor.square().sum().div(len(self.mean)).sqrt())
+
+
+def pilot(density: Density, seed: int) -> Pilot:
+    """Where the mass is, from a few samples: it steers where integrals look, not what they are."""
+    v = log_coords(density.manifold, density.center, density.sample(PILOT, generator_for(seed)))
+    return Pilot(v.mean(0), torch.linalg.cholesky(torch.atleast_2d(v.T.cov())))
