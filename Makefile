@@ -17,8 +17,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	$(BIN)/python -m mf_manifold.demo --output runs/demo
 
+# one thread a process: the workers share the cores already
 test: $(STAMP)
-	$(BIN)/python -m pytest -q -n $(WORKERS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -27,7 +28,7 @@ types: $(STAMP)
 	$(BIN)/mypy
 
 doctest: $(STAMP)
-	$(BIN)/python -m pytest -q --doctest-modules mf_manifold -p no:cacheprovider
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --doctest-modules mf_manifold -p no:cacheprovider
 
 build: $(STAMP)
 	$(BIN)/python -m build --no-isolation

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .backends import mixture_log_prob
     from .checkpoint import load
     from .density import KernelDensity
-    from .distribution import KernelDistribution, distribution
+    from .distributions import KernelDistribution, distribution
     from .kernel import Kernel, kernel_for, register_kernel, registered_kernels
     from .marginal import MarginalFlow
     from .measure import Measure, log_ratio, measure_kinds, register_measure
@@ -23,12 +23,12 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "KernelDensity": "density",
-    "KernelDistribution": "distribution",
+    "KernelDistribution": "distributions",
     "Kernel": "kernel",
     "MarginalFlow": "marginal",
     "Measure": "measure",
     "Mixture": "mixture",
-    "distribution": "distribution",
+    "distribution": "distributions",
     "kernel_for": "kernel",
     "load": "checkpoint",
     "log_ratio": "measure",

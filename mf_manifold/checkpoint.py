@@ -31,9 +31,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
     os.close(handle)
-    os.chmod(name, 0o644)
     try:
         yield Path(name)
+        os.chmod(name, 0o644)  # here, because some writers replace the temporary file and its mode
         os.replace(name, path)
     finally:
         with suppress(FileNotFoundError):
@@ -84,6 +84,8 @@ def load(path: str | os.PathLike[str]) -> Any:
     ...     print(mf.load(folder).mixture.n_components)
     50
     """
+    from . import density, marginal  # noqa: F401  (estimators register themselves on import)
+
     target = Path(path) / FILE_NAME
     header, tensors = _read(target)
     version = header.get("format")

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from . import geometry
 from .backends import mixture_log_prob
-from .distribution import ManifoldDistribution
+from .distributions import ManifoldDistribution
 from .geometry import Shape
 from .kernel import Kernel, Params
 from .measure import Measure

@@ -48,7 +48,7 @@ class Table:
 
     def missing(self) -> NDArray[np.bool_]:
         """Rows with a NaN, infinite or empty entry; (N,)."""
-        return ~np.isfinite(self.values).all(axis=1)
+        return np.asarray(~np.isfinite(self.values).all(axis=1))
 
     def copies(self) -> NDArray[np.bool_]:
         """Rows that repeat an earlier row exactly; (N,)."""
@@ -110,7 +110,7 @@ def _select(path: Path, available: Sequence[str], columns: Sequence[str] | None)
 def _read_npy(path: Path, columns: Sequence[str] | None) -> tuple[tuple[str, ...], Floats]:
     try:
         with path.open("rb") as file:
-            array = np.lib.format.read_array(file, allow_pickle=False)
+            array = np.lib.format.read_array(file, allow_pickle=False)  # type: ignore[no-untyped-call]
     except (ValueError, EOFError, OSError) as error:
         raise _unreadable(path, "NPY", error) from error
     if array.dtype.kind not in "fiu":
@@ -142,7 +142,7 @@ def _read_csv(path: Path, columns: Sequence[str] | None) -> tuple[tuple[str, ...
         content = io.BytesIO(path.read_bytes().rstrip(b"\r\n"))
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # pandas warns where it cuts off fields of long rows
-            frame = pd.read_csv(content, index_col=False, skip_blank_lines=False, float_precision="round_trip")
+            frame = pd.read_csv(content, index_col=False, skip_blank_lines=False)
     except (ValueError, OSError, pd.errors.ParserWarning) as error:
         raise _unreadable(path, "CSV", error) from error
     return _from_frame(path, frame, columns)

@@ -139,7 +139,7 @@ class _Run:
         rows = torch.randint(len(self.train), (min(self.batch_size, len(self.train)),), generator=self.generator)
         mixture = self.model(generator=self.generator)
         loss = -mixture.log_prob(self.train[rows.to(self.train.device)]).mean()
-        value = float(loss)
+        value = float(loss.detach())
         if not math.isfinite(value):
             raise FloatingPointError(
                 f"Expected a finite loss at step {step}, got {value}. Lower learning_rate, or widen the kernel's scales."
@@ -179,10 +179,11 @@ class _Run:
             final.bias[where:-1] = kernel.raw_from_scale(self.gap(target))
             final.bias[-1] = 0.0
         optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
-        for step in range(WARM_STEPS):
+        steps = min(WARM_STEPS, self.max_steps)
+        for step in range(steps):
             if self.out_of_time():
                 return
-            optimizer.param_groups[0]["lr"] = 3e-3 * (1 - step / WARM_STEPS) + 1e-4
+            optimizer.param_groups[0]["lr"] = 3e-3 * (1 - step / steps) + 1e-4
             rows = torch.randint(len(noise), (min(4096, len(noise)),), generator=self.generator).to(noise.device)
             error = (model.network(noise[rows])[:, :where] - target[rows]).square().sum(-1).mean()
             optimizer.zero_grad()

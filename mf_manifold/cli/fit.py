@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..coordinates import Coordinates
+    from ..mixture import Mixture
 
 FROZEN_COMPONENTS = 16384
 
@@ -44,7 +45,7 @@ def fit(
     components: Annotated[
         int | None, typer.Option(min=1, help=f"Components that a flow is frozen to; default: {FROZEN_COMPONENTS}.")
     ] = None,
-    test_fraction: Annotated[float, typer.Option(min=0.01, max=0.9, help="Share of rows held out.")] = 0.1,
+    test_fraction: Annotated[float, typer.Option(min=0.01, max=0.4, help="Share of rows held out.")] = 0.1,
     drop_missing: DropMissing = False,
     distinct: Annotated[bool, typer.Option("--distinct", help="Remove rows that repeat an earlier row.")] = False,
     seed: Seed = 0,
@@ -54,52 +55,63 @@ def fit(
     force: Force = False,
 ) -> None:
     """Fit a density to the rows of a table and report its log-likelihood on held-out rows."""
-    from ..coordinates import coordinates_for
-    from ..datasets import split
-    from ..tables import read_table
-    from .runs import check_new_run, prepare_run, write_run
-    from .steps import points_of, summarize, without_copies, without_missing
+    from .runs import UNFINISHED, check_new_run, write_run
 
     check_new_run(output, force)
     target = torch_device(device)
     if components is not None and estimator == "kde":
         raise ValueError("Expected --components with --estimator flow only: the components of kde are the data.")
-    table = read_table(data, _names(columns))
-    coordinates = coordinates_for(manifold, table.columns, units)
-    used = without_copies(without_missing(table, drop_missing), distinct)
-    points = points_of(coordinates, used)
-    train, _, test = (points[rows].to(target) for rows in split(points, seed, (1 - test_fraction, 0, test_fraction)))
-
+    coordinates, points, counts = _points(data, manifold, columns, units, drop_missing, distinct)
+    train, test = _split(points.to(target), seed, test_fraction)
     model = _new_model(estimator, coordinates, kernel).to(target)
-    staged, start = prepare_run(output), time.monotonic()
-    progress = not quiet and sys.stderr.isatty()
-    finished = _fit(model, train, seed=seed, max_seconds=max_seconds, progress=progress, checkpoint=staged)
+    options: dict[str, Any] = {"seed": seed, "max_seconds": max_seconds, "progress": not quiet and sys.stderr.isatty()}
+    if estimator == "flow":  # as many rows choose the model as test it
+        options["validation_fraction"] = test_fraction / (1 - test_fraction)
+    start = time.monotonic()
+    code = _fit(model, train, output / UNFINISHED, options)
     seconds = time.monotonic() - start
 
     frozen = {"components": components or FROZEN_COMPONENTS, "seed": seed}
-    mixture = model.freeze(frozen["components"], seed=seed)
-    metrics = summarize(mixture.log_prob(test), mixture.measure.kind, prefix="held_out_")
-    metrics |= {"training_rows": len(train), "components": mixture.n_components, "seconds": seconds}
+    metrics = {**_held_out(model.freeze(frozen["components"], seed), test), "training_rows": len(train), "seconds": seconds}
     description = {
         "coordinates": coordinates.to_config(),
-        "data": {"file": str(data), "rows": len(table.rows), "rows_used": len(used.rows)},
+        "data": {"file": str(data), **counts},
         "estimator": estimator,
-        "kernel": mixture.kernel.name,
+        "kernel": model.kernel.name,
         "seed": seed,
         "test_fraction": test_fraction,
         "frozen": frozen,
-        "finished": finished,
+        "finished": code == 0,
         "metrics": metrics,
     }
     write_run(output, description)
     report({"run": str(output), **metrics}, as_json=as_json, quiet=quiet)
-    if not finished:
+    if code:
         note(f"stopped; the best model so far is in {output}")
-        raise typer.Exit(130)
+        raise typer.Exit(code)
 
 
-def _names(columns: str | None) -> list[str] | None:
-    return None if columns is None else [name.strip() for name in columns.split(",")]
+def _points(
+    data: Path, manifold: str, columns: str | None, units: str | None, drop_missing: bool, distinct: bool
+) -> tuple[Coordinates, Tensor, dict[str, int]]:
+    """What the columns mean, the points of the rows that are used, and how many rows were read and used."""
+    from ..coordinates import coordinates_for
+    from ..tables import read_table
+    from .steps import points_of, without_copies, without_missing
+
+    names = None if columns is None else [name.strip() for name in columns.split(",")]
+    table = read_table(data, names)
+    coordinates = coordinates_for(manifold, table.columns, units)
+    used = without_copies(without_missing(table, drop_missing), distinct)
+    return coordinates, points_of(coordinates, used), {"rows": len(table.rows), "rows_used": len(used.rows)}
+
+
+def _split(points: Tensor, seed: int, test_fraction: float) -> tuple[Tensor, Tensor]:
+    """The rows to fit, which include those that choose the model, and the rows to test."""
+    from ..datasets import split
+
+    train, _, test = split(points, seed, (1 - test_fraction, 0, test_fraction))
+    return points[train], points[test]
 
 
 def _new_model(estimator: EstimatorName, coordinates: Coordinates, kernel: str | None) -> Any:
@@ -109,14 +121,24 @@ def _new_model(estimator: EstimatorName, coordinates: Coordinates, kernel: str |
     return cls(coordinates.manifold, coordinates.point_shape, kernel)
 
 
-def _fit(model: Any, train: Tensor, *, checkpoint: Path, **options: Any) -> bool:
-    """Fit, leaving the best model in ``checkpoint``; whether the fit came to its end."""
+def _held_out(mixture: Mixture, test: Tensor) -> dict[str, Any]:
+    from .steps import like, summarize
+
+    summary = summarize(mixture.log_prob(like(mixture, test)), mixture.measure.kind, prefix="held_out_")
+    return {**summary, "components": mixture.n_components}
+
+
+def _fit(model: Any, train: Tensor, checkpoint: Path, options: dict[str, Any]) -> int:
+    """Fit, leaving the best model in ``checkpoint``; returns 0, or the exit code of a fit that was cut short with a model."""
     from ..checkpoint import FILE_NAME
 
     try:
         model.fit(train, checkpoint=checkpoint, **options)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, FloatingPointError) as error:
         if not (checkpoint / FILE_NAME).exists():
             raise
-        return False
-    return True
+        if isinstance(error, KeyboardInterrupt):
+            return 130
+        note(f"error: {error}")
+        return 1
+    return 0

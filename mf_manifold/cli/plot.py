@@ -7,31 +7,35 @@ from typing import Annotated
 
 import typer
 
-from .options import Device, DropMissing, Force, Output, Run, torch_device
+from .options import Device, DropMissing, Force, Output, Run, Seed, torch_device
 
 PICTURES = (".png", ".pdf", ".svg")
 
 
-def plot(
+def plot_density(
     run: Run,
     output: Output,
     data: Annotated[Path | None, typer.Option(help="Table of points to show on top of the density.")] = None,
     drop_missing: DropMissing = False,
+    seed: Seed = 0,
     device: Device = "auto",
     force: Force = False,
 ) -> None:
-    """Draw the density of a run, with the points of a table on top if there is one."""
-    from ..checkpoint import atomic_path
-    from ..plot import plot_run
+    """Draw the density of a run with samples of it, and the points of a table if there is one."""
+    import torch
+
+    from ..plot import N_SAMPLES, plot, save_figure
     from ..tables import check_output, read_table
     from .runs import load_run
-    from .steps import points_of, without_missing
+    from .steps import like, points_of, without_missing
 
     check_output(output, PICTURES, force)
-    fitted = load_run(run, torch_device(device))
+    target = torch_device(device)
+    mixture, coordinates, metrics = load_run(run, target)
     points = None
     if data is not None:
-        table = without_missing(read_table(data, fitted.coordinates.columns), drop_missing)
-        points = points_of(fitted.coordinates, table)
-    with atomic_path(output) as temporary:
-        plot_run(fitted.mixture, fitted.coordinates, points, temporary)
+        table = without_missing(read_table(data, coordinates.columns), drop_missing)
+        points = like(mixture, points_of(coordinates, table))
+    samples = mixture.sample((N_SAMPLES,), torch.Generator(target).manual_seed(seed))
+    figure = plot(mixture, points, samples, names=coordinates.columns, held_out=metrics["held_out_mean_log_prob"])
+    save_figure(figure, output)

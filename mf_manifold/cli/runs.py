@@ -10,19 +10,19 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..checkpoint import FILE_NAME, atomic_path, load
+from .. import load
+from ..checkpoint import FILE_NAME, atomic_path
 from ..coordinates import Coordinates, coordinates_for
 from .output import finite
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
 
     from ..mixture import Mixture
 
 RUN_FILE = "run.json"
 RUN_FORMAT = 1
-UNFINISHED = "unfinished"
+UNFINISHED = "unfinished"  # folder in the run folder for checkpoints of the fit, which spares an older run until the end
 
 
 class FittedRun(NamedTuple):
@@ -30,30 +30,22 @@ class FittedRun(NamedTuple):
 
     mixture: Mixture
     coordinates: Coordinates
-
-    def to_model(self, points: Tensor) -> Tensor:
-        """Points on the device and in the dtype of the model."""
-        return points.to(next(iter(self.mixture.params.values())))
+    metrics: dict[str, Any]
 
 
 def check_new_run(folder: Path, force: bool) -> None:
-    """Check the folder of a new run before the fit.
+    """Check the folder of a new run before the fit, which makes it.
 
     Raises:
-        ValueError: it is a file, or it has contents and ``force`` is false.
+        ValueError: it is a file, it cannot be written, or it has contents and ``force`` is false.
     """
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"Expected the name of a run folder, got {folder}, which is a file.")
     if folder.is_dir() and any(folder.iterdir()) and not force:
         raise ValueError(f"The output {folder} exists: give another name, or --force to overwrite its run.")
-
-
-def prepare_run(folder: Path) -> Path:
-    """Make the run folder; returns the folder in it for checkpoints of the fit, which spares an older run until the end."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if not os.access(folder, os.W_OK):
-        raise ValueError(f"Expected a folder that can be written, got {folder}: change its permissions, or choose another.")
-    return folder / UNFINISHED
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise ValueError(f"Expected a folder that can be written for {folder}, got {existing}: choose another.")
 
 
 def write_run(folder: Path, description: dict[str, Any]) -> None:
@@ -96,7 +88,7 @@ def load_run(folder: Path, device: torch.device) -> FittedRun:
         )
     estimator = load(folder).to(device)
     mixture = estimator.freeze(content["frozen"]["components"], seed=content["frozen"]["seed"])
-    return FittedRun(mixture, coordinates_for(**content["coordinates"]))
+    return FittedRun(mixture, coordinates_for(**content["coordinates"]), content["metrics"])
 
 
 def _read_description(folder: Path) -> dict[str, Any]:
@@ -108,7 +100,7 @@ def _read_description(folder: Path) -> dict[str, Any]:
         version = content["format"]
         if version > RUN_FORMAT:
             raise ValueError(f"Expected format {RUN_FORMAT} or older in {path}, got {version}: upgrade mf-manifold.")
-        for part in ("coordinates", "frozen", "model_sha256"):
+        for part in ("coordinates", "frozen", "metrics", "model_sha256"):
             content[part]
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"Expected a readable {path}, but it is damaged: restore it, or run mf-manifold fit again.") from error

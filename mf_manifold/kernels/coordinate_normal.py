@@ -71,6 +71,7 @@ class CoordinateNormal(Kernel):
     def bilinear(self, x: Tensor, w: Params) -> Bilinear | None:
         if self.covariance != "diagonal":
             return None
+        w = self.expand(w, self.batch_shape(w))
         v, c = self.coordinates(x).double(), self.coordinates(w["loc"]).double()
         shift = c.detach().mean(0)  # products of centred features keep digits that far-off data would lose
         v, c = v - shift, c - shift
@@ -78,7 +79,7 @@ class CoordinateNormal(Kernel):
         phi = torch.cat([v, v.square(), torch.ones_like(v[:, :1])], dim=-1)
         psi = torch.cat([precision * c, -precision / 2, -(precision * c.square()).sum(-1, keepdim=True) / 2], dim=-1)
         bias = precision.log().sum(-1) / 2 - self.dim / 2 * math.log(2 * math.pi)
-        return Bilinear(phi, psi.expand(c.shape[0], -1), bias.expand(c.shape[0]), self._base_ratio(x))
+        return Bilinear(phi, psi, bias, self._base_ratio(x))
 
     def rsample(self, w: Params, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
         center = self.coordinates(w["loc"])

@@ -72,6 +72,7 @@ class SPDWishart(Kernel):
         return (wishart_log_constant(df, p) - df / 2 * bracket).to(x.dtype)
 
     def bilinear(self, x: Tensor, w: Params) -> Bilinear:
+        w = self.expand(w, self.batch_shape(w))
         df, p, wide = w["df"].double(), self.point_shape[0], x.double()
         mean = df[..., None, None] * w["covariance_matrix"].double()
         factor = torch.linalg.cholesky(mean)

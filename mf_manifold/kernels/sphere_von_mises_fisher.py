@@ -65,6 +65,7 @@ class VonMisesFisher(Kernel):
         return log_vmf_normalizer(self.point_shape[0], kappa) - kappa / 2 * chord2(x, w["loc"])
 
     def bilinear(self, x: Tensor, w: Params) -> Bilinear:
+        w = self.expand(w, self.batch_shape(w))
         # -kappa |x - loc|^2 / 2 multiplied out; in float64, which the backend keeps only where the product needs it
         kappa, loc, wide = w["concentration"].double().unsqueeze(-1), w["loc"].double(), x.double()
         phi = torch.cat([wide, wide.square().sum(-1, keepdim=True), torch.ones_like(wide[:, :1])], dim=-1)

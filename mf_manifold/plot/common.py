@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ SHOWN = 2000  # points drawn at most: more of them hide the density and each oth
 DEPTH = 12.0  # nats below the maximum where the colour scale ends
 PAIRS = 5e8  # kernel evaluations of one picture, a few seconds
 MASSES = (0.99, 0.9, 0.5)
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.size": 11,
     "axes.titlesize": 12,
     "figure.titlesize": 14,
@@ -121,7 +121,7 @@ def draw_mass_contours(axes: Axes, x: Array, y: Array, log_values: Array) -> Non
     """White contours around the smallest regions of 50, 90 and 99 % of the mass, on a grid of equal cells."""
     levels = mass_levels(log_values)
     if len(set(levels)) == len(levels):
-        lines = axes.contour(x, y, log_values, levels=levels, colors="white", linewidths=(0.6, 0.9, 1.2))
+        lines = axes.contour(x, y, log_values, levels=levels, colors="white", linewidths=(0.6, 0.9, 1.2), linestyles="solid")
         labels = {level: f"{mass:.0%}" for level, mass in zip(levels, MASSES, strict=True)}
         axes.clabel(lines, fmt=labels, fontsize=8)
 
@@ -131,12 +131,14 @@ def add_colorbar(figure: Figure, image: Any, axes: Any, label: str, **options: A
     figure.colorbar(image, ax=axes, label=label, extend="min", **options)
 
 
-def legend(axes: Axes, **options: Any) -> None:
-    """A legend with dots large enough to see, if anything has a label."""
-    handles, _ = axes.get_legend_handles_labels()
-    if handles:
-        shown = axes.legend(**{"loc": "upper right", **options})
-        for handle in shown.legend_handles:
-            if handle is not None and hasattr(handle, "set_sizes"):
-                handle.set_sizes([20.0])
-                handle.set_alpha(1.0)
+def mosaic(figure: Figure, clouds: Clouds, extra: Sequence[str] = (), **options: Any) -> dict[str, Any]:
+    """A panel "map" on the left, one panel for each cloud in a column beside it, and tall panels ``extra`` on the right."""
+    rows: list[Any] = [["map", name, *extra] for _, _, name in clouds] or [["map", *extra]]
+    widths = [2.0, *([1.0] if clouds else []), *([1.4] * len(extra))]
+    return dict(figure.subplot_mosaic(rows, width_ratios=widths, **options))
+
+
+def draw_dots(axes: Any, places: Array, color: str, name: str) -> None:
+    """Small translucent dots at ``places`` (2,N) under the title "name (count)"."""
+    axes.scatter(*places, s=3, c=color, alpha=0.5, lw=0, rasterized=True)
+    axes.set_title(f"{name} ({places.shape[1]})", fontsize=11)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..mixture import Mixture
-from .common import DATA, SAMPLES, Clouds, legend, log_density, measure_label, new_figure, set_title
+from .common import Clouds, clouds_of, log_density, measure_label, new_figure, set_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,7 +26,7 @@ def draw_histogram(axes: Axes, mixture: Mixture, clouds: Clouds) -> None:
         clipped = np.clip(value, bins[0], None)
         axes.hist(clipped, bins, weights=np.full(len(value), 1 / len(value)), color=color, alpha=0.45, label=name)
     axes.set(xlabel=measure_label(mixture), ylabel="share of the points", title="log density of the points")
-    legend(axes, loc="upper left")
+    axes.legend(loc="upper left")
 
 
 def plot_log_density(
@@ -57,10 +57,7 @@ def plot_log_density(
     """
     if samples is None:
         samples = mixture.sample((2000,), torch.Generator().manual_seed(0))
-    clouds: Clouds = [(samples, SAMPLES, "samples")]
-    if points is not None:
-        clouds = [(points, DATA, "data"), *clouds]
     with new_figure(7.5, 4.8) as figure:
-        draw_histogram(figure.subplots(), mixture, clouds)
+        draw_histogram(figure.subplots(), mixture, clouds_of(points, samples))
         set_title(figure, title, held_out)
         return figure

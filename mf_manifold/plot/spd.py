@@ -14,12 +14,14 @@ from ..mixture import Mixture
 from .common import (
     COLORMAP,
     Array,
+    Clouds,
     add_colorbar,
     affordable,
     clouds_of,
     color_limits,
+    draw_dots,
     draw_mass_contours,
-    legend,
+    mosaic,
     new_figure,
     set_title,
     thinned,
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SIZES, SHAPES = 48, 96  # grid points along log det and along either coordinate of the shape
+SIZES, SHAPES = 96, 64  # grid points along log det and along either coordinate of the shape
 
 
 def plot_spd(
@@ -60,7 +62,7 @@ def plot_spd(
     >>> import geoopt, torch, mf_manifold as mf
     >>> kernel = mf.kernel_for(geoopt.SymmetricPositiveDefinite(), (2, 2))
     >>> mix = mf.Mixture(kernel, {"loc": torch.eye(2)[None], "scale": torch.tensor([[0.5]])})
-    >>> len(plot_spd(mix).axes)                          # two maps, the distribution of sizes, the colour bar
+    >>> len(plot_spd(mix).axes)                          # map, samples, sizes, colour bar
     4
     """
     if samples is None:
@@ -86,9 +88,7 @@ def _log_integral(values: Array, step: float, axis: int | tuple[int, ...]) -> Ar
     return np.asarray(np.log(np.exp(values - top).sum(axis) * step + np.finfo(np.float64).tiny) + top)
 
 
-def _ellipses(
-    mixture: Mixture, points: Tensor | None, samples: Tensor, title: str | None, held_out: float | None
-) -> Figure:
+def _ellipses(mixture: Mixture, points: Tensor | None, samples: Tensor, title: str | None, held_out: float | None) -> Figure:
     clouds = clouds_of(points, samples)
     all_points = np.concatenate([_shape_and_size(c) for c, _, _ in clouds], axis=1)
     reach = 1.15 * float(np.quantile(np.abs(all_points[:2]), 0.999))
@@ -104,26 +104,25 @@ def _ellipses(
         values = to_array(mixture.log_prob(grid.to(like), "log_euclidean")) - 1.5 * math.log(2)
     shape = _log_integral(values, float(sizes[1] - sizes[0]), 2)
     log_size = _log_integral(values, float(plane[1] - plane[0]) ** 2, (0, 1))
-    with new_figure(14.5, 5.2) as figure:
-        axes = figure.subplots(1, 3, width_ratios=(1.25, 1, 0.95))
+    with new_figure(13.5, 5.8) as figure:
+        panels = mosaic(figure, clouds, ("sizes",))
         bottom, top = color_limits(shape)
-        x = to_array(plane)
-        image = axes[0].pcolormesh(x, x, shape.T, cmap=COLORMAP, vmin=bottom, vmax=top, shading="gouraud", rasterized=True)
-        draw_mass_contours(axes[0], x, x, shape.T)
-        add_colorbar(figure, image, axes[0], "log density of the shape (nats, log-Euclidean measure)", location="left", shrink=0.9)
-        _glyphs(axes[0], reach)
-        axes[0].set_title("shapes; regions of 50, 90, 99 % of the mass")
+        x, label = to_array(plane), "log density of the shape (nats, log-Euclidean measure)"
+        image = panels["map"].pcolormesh(
+            x, x, shape.T, cmap=COLORMAP, vmin=bottom, vmax=top, shading="gouraud", rasterized=True
+        )
+        draw_mass_contours(panels["map"], x, x, shape.T)
+        add_colorbar(figure, image, panels["map"], label, location="left", shrink=0.85)
+        _glyphs(panels["map"], reach)
+        panels["map"].set(xlabel="$(\\log X)_{11} - (\\log X)_{22}$", ylabel="$2\\,(\\log X)_{12}$")
+        panels["map"].set_title("shapes; regions of 50, 90 and 99 % of the mass")
         for cloud, color, name in clouds:
-            some = _shape_and_size(thinned(cloud))
-            axes[1].scatter(some[0], some[1], s=5, c=color, alpha=0.5, lw=0, label=f"{name} ({some.shape[1]})")
-            _histogram(axes[2], _shape_and_size(cloud)[2], color, name)
-        axes[1].set_title(" and ".join(n for _, _, n in clouds))
-        for panel in axes[:2]:
-            panel.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
-            panel.set(xlabel="$(\\log X)_{11} - (\\log X)_{22}$", ylabel="$2\\,(\\log X)_{12}$")
-        axes[2].plot(to_array(sizes), np.exp(log_size), color="black", label="model")
-        _finish_sizes(axes[2])
-        legend(axes[1], loc="lower right")
+            draw_dots(panels[name], _shape_and_size(thinned(cloud))[:2], color, name)
+        for name in ("map", *(n for _, _, n in clouds)):
+            panels[name].set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
+        _draw_sizes(panels["sizes"], clouds)
+        panels["sizes"].plot(to_array(sizes), np.exp(log_size), color="black", label="model")
+        panels["sizes"].legend()
         set_title(figure, title, held_out)
         return figure
 
@@ -137,32 +136,36 @@ def _glyphs(axes: Axes, reach: float) -> None:
             ratio, angle = math.hypot(u, v), math.degrees(math.atan2(v, u)) / 2
             size = reach / 11
             width, height = size * math.exp(min(ratio, 3) / 4), size * math.exp(-min(ratio, 3) / 4)
-            axes.add_patch(Ellipse((u, v), width, height, angle=angle, fill=False, color="white", lw=0.8, alpha=0.75))
+            axes.add_patch(Ellipse((u, v), width, height, angle=angle, fill=False, color="white", lw=0.7, alpha=0.6))
 
 
-def _histogram(axes: Axes, values: Array, color: str, name: str) -> None:
-    axes.hist(values, bins=50, density=True, color=color, alpha=0.45, label=name)
+def _draw_sizes(axes: Axes, clouds: Clouds) -> None:
+    log_dets = [to_array(torch.linalg.slogdet(cloud.double())[1]) for cloud, _, _ in clouds]
+    bins = np.histogram_bin_edges(np.concatenate(log_dets), 40).tolist()
+    for values, (_, color, name) in zip(log_dets, clouds, strict=True):
+        axes.hist(values, bins, density=True, color=color, alpha=0.45, label=name)
+    axes.set(xlabel=r"$\log \det X$", ylabel="density (per nat)", title="sizes")
 
 
-def _finish_sizes(axes: Axes) -> None:
-    axes.set(xlabel=r"$\log \det X$", ylabel="density (per nat)")
-    axes.set_title("sizes")
-    legend(axes)
-
-
-def _eigenvalues(
-    mixture: Mixture, points: Tensor | None, samples: Tensor, title: str | None, held_out: float | None
-) -> Figure:
+def _eigenvalues(mixture: Mixture, points: Tensor | None, samples: Tensor, title: str | None, held_out: float | None) -> Figure:
     clouds = clouds_of(points, samples)
-    with new_figure(14.5, 4.8) as figure:
+    with new_figure(13.5, 4.6) as figure:
         axes = figure.subplots(1, 3)
         for cloud, color, name in clouds:
             spectrum = to_array(torch.linalg.eigvalsh(thinned(cloud).double()).log())
-            axes[0].scatter(spectrum[:, 0], spectrum[:, -1], s=6, c=color, alpha=0.5, lw=0, label=f"{name} ({len(spectrum)})")
-            _histogram(axes[1], to_array(torch.linalg.slogdet(cloud.double())[1]), color, name)
+            axes[0].scatter(
+                spectrum[:, 0],
+                spectrum[:, -1],
+                s=5,
+                c=color,
+                alpha=0.5,
+                lw=0,
+                label=f"{name} ({len(spectrum)})",
+            )
         axes[0].set(xlabel="log smallest eigenvalue", ylabel="log largest eigenvalue", title="spectra")
-        legend(axes[0], loc="lower right")
-        _finish_sizes(axes[1])
+        axes[0].legend(loc="lower right", markerscale=2.5)
+        _draw_sizes(axes[1], clouds)
+        axes[1].legend()
         draw_histogram(axes[2], mixture, clouds)
         set_title(figure, title, held_out)
         return figure

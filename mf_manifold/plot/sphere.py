@@ -17,7 +17,7 @@ from .common import (
     affordable,
     clouds_of,
     color_limits,
-    legend,
+    draw_dots,
     log_density,
     measure_label,
     new_figure,
@@ -71,12 +71,16 @@ def _grid(count: int) -> tuple[Array, Array, Tensor]:
     lat_edges = np.linspace(-math.pi / 2, math.pi / 2, count // 2 + 1)
     middle = [torch.from_numpy((edges[1:] + edges[:-1]) / 2) for edges in (lat_edges, lon_edges)]
     lat, lon = torch.meshgrid(*middle, indexing="ij")
-    return lon_edges, lat_edges, torch.stack([lat.cos() * lon.cos(), lat.cos() * lon.sin(), lat.sin()], dim=-1)
+    return (
+        lon_edges,
+        lat_edges,
+        torch.stack([lat.cos() * lon.cos(), lat.cos() * lon.sin(), lat.sin()], dim=-1),
+    )
 
 
-def _longitude_latitude(points: Tensor) -> tuple[Array, Array]:
+def _longitude_latitude(points: Tensor) -> Array:
     x, y, z = to_array(points).T
-    return np.arctan2(y, x), np.arctan2(z, np.hypot(x, y))
+    return np.stack([np.arctan2(y, x), np.arctan2(z, np.hypot(x, y))])
 
 
 def _world_map(
@@ -86,32 +90,30 @@ def _world_map(
     lon, lat, grid = _grid(count)
     values = log_density(mixture, grid)
     low, high = color_limits(values)
-    dots = clouds_of(points, samples)
-    with new_figure(8.5, 4.7 * (2 if dots else 1)) as figure:
-        panels = figure.subplots(2 if dots else 1, 1, subplot_kw={"projection": "mollweide"}, squeeze=False)[:, 0]
-        image = panels[0].pcolormesh(lon, lat, values, cmap=COLORMAP, vmin=low, vmax=high, rasterized=True)
-        add_colorbar(figure, image, panels[0], measure_label(mixture), shrink=0.75, pad=0.03)
-        panels[0].set_title("log density")
-        for axes in panels:
-            _degrees(axes, "white" if axes is panels[0] else "0.6")
-        for cloud, color, name in dots:
-            some = thinned(cloud)
-            panels[1].scatter(*_longitude_latitude(some), s=3, c=color, alpha=0.6, lw=0, label=f"{name} ({len(some)})")
-        if dots:
-            panels[1].set_title(" and ".join(name for _, _, name in dots))
-            legend(panels[1], loc="lower right", bbox_to_anchor=(1.12, -0.02))
+    clouds = clouds_of(points, samples)
+    names = [name for _, _, name in clouds]
+    rows: list[Any] = [["map"] * max(1, len(names)), *([names] if names else [])]
+    with new_figure(9.5, 8.0 if names else 5.2) as figure:
+        panels: dict[str, Any] = figure.subplot_mosaic(
+            rows, height_ratios=(1.9, 1)[: len(rows)], subplot_kw={"projection": "mollweide"}
+        )
+        image = panels["map"].pcolormesh(lon, lat, values, cmap=COLORMAP, vmin=low, vmax=high, rasterized=True)
+        add_colorbar(figure, image, panels["map"], measure_label(mixture), shrink=0.75, pad=0.03)
+        _degrees(panels["map"], "white", 9)
+        panels["map"].set(xlabel="longitude (degrees)", ylabel="latitude (degrees)")
+        for cloud, color, name in clouds:
+            draw_dots(panels[name], _longitude_latitude(thinned(cloud)), color, name)
+            _degrees(panels[name], "0.4", 7)
         set_title(figure, title, held_out)
         return figure
 
 
-def _degrees(axes: Any, color: str) -> None:
+def _degrees(axes: Any, color: str, size: int) -> None:
     axes.set_longitude_grid(60)
     axes.set_latitude_grid(30)
     axes.grid(color=color, lw=0.4, alpha=0.6)
-    axes.tick_params(axis="x", colors=color if color == "white" else "0.3", labelsize=8)
-    axes.tick_params(axis="y", labelsize=9)
-    axes.set_xlabel("longitude (degrees)")
-    axes.set_ylabel("latitude (degrees)")
+    axes.tick_params(axis="x", colors=color, labelsize=size)
+    axes.tick_params(axis="y", labelsize=size)
 
 
 def _circle(
@@ -122,7 +124,13 @@ def _circle(
     top = float(density.max())
     with new_figure(6.5, 6.5) as figure:
         axes: Any = figure.add_subplot(projection="polar")
-        axes.plot(to_array(angle), density, color="black", lw=1.5, label=f"density per radian ({mixture.measure.kind} measure)")
+        axes.plot(
+            to_array(angle),
+            density,
+            color="black",
+            lw=1.5,
+            label=f"density per radian ({mixture.measure.kind} measure)",
+        )
         axes.fill_between(to_array(angle), density, color="0.85")
         for radius, (cloud, color, name) in zip((1.06, 1.12), clouds_of(points, samples), strict=False):
             some = to_array(thinned(cloud))
@@ -130,6 +138,6 @@ def _circle(
             axes.scatter(at, np.full(len(some), radius * top), s=6, c=color, alpha=0.4, lw=0, label=name)
         axes.set_ylim(0, 1.18 * top)
         axes.set_xlabel("angle (degrees)")
-        legend(axes, loc="lower left", bbox_to_anchor=(0.0, -0.16))
+        axes.legend(loc="lower left", bbox_to_anchor=(0.0, -0.16))
         set_title(figure, title, held_out)
         return figure

@@ -18,10 +18,11 @@ from .common import (
     affordable,
     clouds_of,
     color_limits,
+    draw_dots,
     draw_mass_contours,
-    legend,
     log_density,
     measure_label,
+    mosaic,
     new_figure,
     set_title,
     thinned,
@@ -84,23 +85,19 @@ def _map(
     grid = torch.stack(torch.meshgrid(side, side, indexing="xy"), dim=-1)
     values, degrees = log_density(mixture, grid), np.rad2deg(to_array(side))
     low, high = color_limits(values)
-    dots = clouds_of(points, samples)
-    with new_figure(6.2 + 4.8 * bool(dots), 5.4) as figure:
-        panels = figure.subplots(1, 2 if dots else 1, squeeze=False)[0]
-        image = panels[0].pcolormesh(
+    clouds = clouds_of(points, samples)
+    with new_figure(9.8 if clouds else 6.8, 5.8) as figure:
+        panels = mosaic(figure, clouds)
+        image = panels["map"].pcolormesh(
             degrees, degrees, values, cmap=COLORMAP, vmin=low, vmax=high, shading="gouraud", rasterized=True
         )
-        draw_mass_contours(panels[0], degrees, degrees, values)
-        add_colorbar(figure, image, panels[0], measure_label(mixture), shrink=0.9, location="left" if dots else "right")
-        panels[0].set_title("log density; regions of 50, 90, 99 % of the mass")
-        for cloud, color, name in dots:
-            some = np.rad2deg(to_array(wrap(thinned(cloud))))
-            panels[1].scatter(*some.T, s=5, c=color, alpha=0.5, lw=0, label=f"{name} ({len(some)})")
-        if dots:
-            panels[1].set_title(" and ".join(name for _, _, name in dots))
-            legend(panels[1], loc="lower right")
-        for axes in panels:
-            _degree_axes(axes, labels)
+        draw_mass_contours(panels["map"], degrees, degrees, values)
+        add_colorbar(figure, image, panels["map"], measure_label(mixture), location="left", shrink=0.85)
+        panels["map"].set_title("regions of 50, 90 and 99 % of the mass")
+        for cloud, color, name in clouds:
+            draw_dots(panels[name], np.rad2deg(to_array(wrap(thinned(cloud)))).T, color, name)
+        for name, axes in panels.items():
+            _degree_axes(axes, labels if name == "map" else ["", ""])
         set_title(figure, title, held_out)
         return figure
 
@@ -127,8 +124,18 @@ def _curve(
             shown = np.rad2deg(to_array(wrap(cloud[:, 0])))
             weights = np.full(len(shown), 90 / (2 * math.pi * len(shown)))
             axes.hist(shown, bins, weights=weights, color=color, alpha=0.45, label=name)
-        axes.plot(np.rad2deg(to_array(angle)), np.exp(log_density(mixture, angle[:, None])), color="black", label="model")
-        axes.set(xlim=(-180, 180), xticks=TICKS, xlabel=labels[0], ylabel=f"density (per radian, {mixture.measure.kind} measure)")
-        legend(axes)
+        axes.plot(
+            np.rad2deg(to_array(angle)),
+            np.exp(log_density(mixture, angle[:, None])),
+            color="black",
+            label="model",
+        )
+        axes.set(
+            xlim=(-180, 180),
+            xticks=TICKS,
+            xlabel=labels[0],
+            ylabel=f"density (per radian, {mixture.measure.kind} measure)",
+        )
+        axes.legend()
         set_title(figure, title, held_out)
         return figure

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .. import geometry
-from ..distribution import ManifoldDistribution
+from ..distributions import ManifoldDistribution
 from ..geometry import Shape
 from ..kernel import Kernel, OnManifold, Params
 
@@ -87,26 +87,23 @@ def _middle(manifold: geoopt.Manifold, x: Tensor) -> Tensor:
 
 
 def to_coords(manifold: geoopt.Manifold, x: Tensor, u: Tensor) -> Tensor:
-    """Orthonormal coordinates of tangent vectors, the inverse of ``geometry.from_coords``; (*B,*E), (*B,*E) -> (*B,d)."""
+    """Orthonormal coordinates of tangent vectors, the inverse of ``geometry.from_coords``; (*B,*E), (*S,*B,*E) -> (*S,*B,d)."""
     ndim = geometry.point_ndim(manifold)
-    shape = tuple(x.shape[x.ndim - ndim :])
-    dim = geometry.intrinsic_dim(manifold, shape)
-    eye = torch.eye(dim, dtype=x.dtype, device=x.device)
-    eye = eye.expand(*x.shape[: x.ndim - ndim], dim, dim)
-    basis = geometry.from_coords(manifold, x.unsqueeze(-ndim - 1).expand(*eye.shape[:-1], *shape), eye)
-    flat, target = basis.flatten(basis.ndim - ndim), u.flatten(u.ndim - ndim)
-    return torch.linalg.solve(flat @ flat.mT, (flat @ target.unsqueeze(-1))).squeeze(-1)
+    batch, shape = x.shape[: x.ndim - ndim], x.shape[x.ndim - ndim :]
+    dim = geometry.intrinsic_dim(manifold, tuple(shape))
+    eye = torch.eye(dim, dtype=x.dtype, device=x.device).expand(*batch, dim, dim)
+    basis = geometry.from_coords(manifold, x.unsqueeze(-ndim - 1), eye).flatten(len(batch) + 1)
+    return (torch.linalg.pinv(basis.mT) @ u.flatten(u.ndim - ndim).unsqueeze(-1)).squeeze(-1)
 
 
 def log_coords(manifold: geoopt.Manifold, center: Tensor, x: Tensor) -> Tensor:
     """Normal coordinates of ``x`` (N,*E) around one centre (*E); -> (N,d)."""
-    around = center.expand_as(x)
-    return to_coords(manifold, around, geometry.logmap(manifold, around, x))
+    return to_coords(manifold, center, geometry.logmap(manifold, center.unsqueeze(0), x))
 
 
 def exp_coords(manifold: geoopt.Manifold, center: Tensor, v: Tensor) -> Tensor:
-    """Points with normal coordinates ``v`` (N,d) around one centre (*E) or many (N,*E); -> (N,*E)."""
-    around = center.expand(*v.shape[:-1], *center.shape[center.ndim - geometry.point_ndim(manifold) :])
+    """Points with normal coordinates ``v`` (N,d) around one centre (*E) or N centres (N,*E); -> (N,*E)."""
+    around = center if center.ndim > geometry.point_ndim(manifold) else center.unsqueeze(0)
     return geometry.expmap(manifold, around, geometry.from_coords(manifold, around, v))
 
 

@@ -17,7 +17,7 @@ from .density import Density, Pilot, exp_coords, generator_for, pilot
 IMPORTANCE = 2**16
 AZIMUTHS = 64
 DEGREES_OF_FREEDOM = 8.0
-SINH_NODES = {1: 401, 2: 161, 3: 49}
+SINH_NODES = {1: 401, 2: 161, 3: 57}
 
 
 class Rule(NamedTuple):
@@ -83,8 +83,8 @@ def tangent_rule(density: Density, where: Pilot) -> Rule:
     The double exponential decay makes it accurate to rounding for analytic densities with exponential tails.
     """
     count, dim = SINH_NODES[density.dim], density.dim
-    t = torch.linspace(-5, 5, count, dtype=torch.float64)
-    log_cosh = (t.cosh() * (10 / (count - 1))).log()
+    t = torch.linspace(-4, 4, count, dtype=torch.float64)
+    log_cosh = (t.cosh() * (8 / (count - 1))).log()
     grid = torch.cartesian_prod(*[t] * dim).reshape(-1, dim)
     log_steps = torch.cartesian_prod(*[log_cosh] * dim).reshape(-1, dim).sum(-1)
     log_det = where.factor.diagonal().log().sum()
@@ -106,12 +106,12 @@ def importance_rule(density: Density, where: Pilot, seed: int, count: int = IMPO
 
 def push(density: Density, v: Tensor) -> tuple[Tensor, Tensor]:
     """Points ``exp_center(v)`` and the log volume density of the map, -inf (at the centre) where ``v`` is no shortest way."""
-    center = density.center.expand(len(v), *density.point_shape)
+    center = density.center.unsqueeze(0)
     u = geometry.from_coords(density.manifold, center, v)
     x, log_volume = geometry.expmap(density.manifold, center, u), geometry.logdet_expmap(density.manifold, center, u)
     length = v.norm(dim=-1)
     # false beyond the cut locus, and where a matrix is so ill-conditioned that float64 does not hold its small eigenvalues
-    reached = (geometry.dist(density.manifold, center, x) - length).abs() < 1e-6 * length + 1e-12
+    reached = (geometry.dist(density.manifold, center, x) - length).abs() < 1e-8 * length + 1e-12
     reached = reached & torch.isfinite(log_volume)
     inside = reached.reshape(-1, *(1,) * len(density.point_shape))
     return torch.where(inside, x, center), log_volume.masked_fill(~reached, -math.inf)
@@ -128,13 +128,13 @@ def is_zonal(density: Density, seed: int) -> bool:
     return bool((values.amax(1) - values.amin(1)).amax() < 1e-8)
 
 
-def rule_for(density: Density, seed: int) -> Rule:
-    """The most exact rule that the manifold and its dimension allow."""
+def rule_for(density: Density, seed: int, zonal: bool = False) -> Rule:
+    """The most exact rule that the manifold and its dimension allow; ``zonal``: only for functions of the angle to the centre."""
     base, log_scale = density.manifold, 0.0
     while isinstance(base, geoopt.Scaled):
         base, log_scale = base.base, log_scale + float(base.log_scale)
     rule = None
-    if isinstance(base, geoopt.Sphere) and (density.dim <= 2 or is_zonal(density, seed)):
+    if isinstance(base, geoopt.Sphere) and (density.dim <= 2 or zonal):
         rule = polar_rule(density.center)
     elif isinstance(base, Torus) and density.dim <= 2:
         rule = torus_rule(density.center)

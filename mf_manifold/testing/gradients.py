@@ -1,0 +1,109 @@
+"""Checks of derivatives: of the log density, at degenerate points, and along sample paths."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .. import geometry
+from ..kernel import Kernel, Params
+from .density import Density, exp_coords, generator_for, kernel_density, pilot, to_dtype
+from .integrals import critical_z
+from .perturb import perturbed, special_points, zero_deltas
+from .report import demand, named_check
+from .rules import importance_rule
+
+STEP = 1e-3
+PATHS = 2**14
+
+
+def _moved_log_prob(kernel: Kernel, w: Params, x: Tensor, unit: float, deltas: Params) -> Tensor:
+    moved = exp_coords(kernel.manifold, x, unit * deltas["x"])
+    return kernel.log_prob(moved, perturbed(kernel, w, {k: d for k, d in deltas.items() if k != "x"}, unit))
+
+
+def _difference(kernel: Kernel, w: Params, x: Tensor, unit: float, deltas: Params, name: str, step: Tensor) -> Tensor:
+    """Fourth-order central difference in the direction of one input."""
+    at = [_moved_log_prob(kernel, w, x, unit, {**deltas, name: k * STEP * step}) for k in (-2, -1, 1, 2)]
+    return (at[0] - 8 * at[1] + 8 * at[2] - at[3]) / (12 * STEP)
+
+
+@named_check("gradients")
+def check_gradients(kernel: Kernel, params: Params, *, tolerance: float = 1e-6, seed: int = 0) -> None:
+    """Derivatives by the point and by every parameter equal finite differences, and stay finite at degenerate points."""
+    w, density, generator = to_dtype(params, torch.float64), kernel_density(kernel, params), generator_for(seed)
+    x, unit = density.sample(8, generator), pilot(density, seed).spread
+    deltas = zero_deltas(kernel, w, len(x))
+    deltas["x"] = torch.zeros(len(x), kernel.dim, dtype=torch.float64, requires_grad=True)
+    log_q = _moved_log_prob(kernel, w, x, unit, deltas)
+    slopes = dict(zip(deltas, torch.autograd.grad(log_q.sum(), list(deltas.values())), strict=True))
+    for name, slope in slopes.items():
+        step = torch.randn(slope.shape, dtype=torch.float64, generator=generator)
+        exact = (slope * step).sum(-1)
+        with torch.no_grad():
+            approximate = _difference(kernel, w, x, unit, deltas, name, step)
+        error = (exact - approximate).abs() / (1 + approximate.abs())
+        worst = int(error.nan_to_num(torch.inf).argmax())
+        demand(
+            bool(error[worst] <= tolerance),
+            f"derivative by {name}: {float(exact[worst]):.8g} by autograd, {float(approximate[worst]):.8g} by differences",
+        )
+    _demand_finite(kernel, w, density.center, unit)
+
+
+def _demand_finite(kernel: Kernel, w: Params, center: Tensor, unit: float) -> None:
+    x = special_points(kernel.manifold, center).clone().requires_grad_()
+    deltas = zero_deltas(kernel, w, len(x))
+    log_q = kernel.log_prob(x, perturbed(kernel, w, deltas, unit))
+    demand(bool(torch.isfinite(log_q).all()), f"log_prob is {log_q.tolist()} at the centre and its degenerate points")
+    leaves = {"x": x, **deltas}
+    for name, slope in zip(leaves, torch.autograd.grad(log_q.sum(), list(leaves.values())), strict=True):
+        rows = (~torch.isfinite(slope.flatten(1)).all(1)).nonzero().flatten().tolist()
+        demand(not rows, f"derivative by {name} is not finite at degenerate points {rows} (0 is the centre)")
+
+
+@named_check("pathwise")
+def check_pathwise(kernel: Kernel, params: Params, *, seed: int = 0) -> None:
+    """Pathwise derivatives of ``E f(X)`` by every parameter agree with those through the density.
+
+    ``f`` is the squared distance to two fixed samples, in units of the spread. A kernel without pathwise samples passes.
+    """
+    if not kernel.has_rsample:
+        return
+    w, density = to_dtype(params, torch.float64), kernel_density(kernel, params)
+    where = pilot(density, seed)
+    targets = density.sample(2, generator_for(seed + 1))
+    deltas = zero_deltas(kernel, w, PATHS)
+    x = kernel.rsample(perturbed(kernel, w, deltas, where.spread), (), generator_for(seed + 2))
+    paths = _slopes(_squares(density, x, targets, where.spread), deltas)
+    rule = importance_rule(density, where, seed, PATHS)
+    log_q = kernel.log_prob(rule.points, perturbed(kernel, w, deltas, where.spread))
+    weight = torch.exp(log_q + rule.log_weights).unsqueeze(-1) * len(log_q)
+    scores = _slopes(weight * _squares(density, rule.points, targets, where.spread), deltas)
+    for name in deltas:
+        a, b = paths[name], scores[name]
+        z = (a.mean(0) - b.mean(0)).abs() / torch.sqrt((a.var(0) + b.var(0)) / PATHS).clamp_min(1e-9)
+        limit, worst = critical_z(z.numel()), float(z.amax())
+        demand(
+            worst <= limit,
+            f"derivative by {name} of squared distances: {a.mean(0).flatten().tolist()} along sample paths, "
+            f"{b.mean(0).flatten().tolist()} by the density, z = {worst:.1f} > {limit:.1f}",
+        )
+
+
+def _squares(density: Density, x: Tensor, targets: Tensor, unit: float) -> Tensor:
+    """Squared distances (N,2); a distance itself has a kink where the path meets its target."""
+    distances = geometry.dist(density.manifold, x.unsqueeze(1), targets.unsqueeze(0))
+    return distances.square() / unit**2
+
+
+def _slopes(values: Tensor, deltas: Params) -> dict[str, Tensor]:
+    """Derivative of every value (N,K) by every row of the deltas; name -> (N,K,coordinates)."""
+    rows = [
+        torch.autograd.grad(column.sum(), list(deltas.values()), retain_graph=True, allow_unused=True)
+        for column in values.unbind(-1)
+    ]
+    return {
+        name: torch.stack([torch.zeros_like(delta) if row[i] is None else row[i] for row in rows], dim=1)
+        for i, (name, delta) in enumerate(deltas.items())
+    }
