@@ -126,13 +126,13 @@ class KernelDistribution(ManifoldDistribution):
         self._check(value)
         return self._to_measure(self.kernel.log_prob(value, self.params), value, measure)
 
-    def rsample(self, sample_shape: Shape = torch.Size(), generator: torch.Generator | None = None) -> Tensor:
+    def rsample(self, sample_shape: Shape = torch.Size(), generator: torch.Generator | None = None) -> Tensor:  # type: ignore[override]
         """Pathwise differentiable samples; -> (*sample_shape,*B,*E)."""
         if not self.has_rsample:
             raise NotImplementedError(f"{self.kernel.name} has no pathwise sampler here; call sample() instead.")
         return self._draw(sample_shape, generator)
 
-    def sample(self, sample_shape: Shape = torch.Size(), generator: torch.Generator | None = None) -> Tensor:
+    def sample(self, sample_shape: Shape = torch.Size(), generator: torch.Generator | None = None) -> Tensor:  # type: ignore[override]
         """Independent samples; -> (*sample_shape,*B,*E)."""
         with torch.no_grad():
             return self._draw(sample_shape, generator)
@@ -141,7 +141,7 @@ class KernelDistribution(ManifoldDistribution):
         w = self.kernel.expand(self.params, tuple(self.batch_shape))
         return self.kernel.rsample(w, tuple(sample_shape), generator)
 
-    def expand(self, batch_shape: Shape, _instance: Any = None) -> KernelDistribution:
+    def expand(self, batch_shape: Shape, _instance: Any = None) -> KernelDistribution:  # type: ignore[override]
         """The same distribution with parameters expanded to ``batch_shape``."""
         params = self.kernel.expand(self.params, tuple(batch_shape))
         return KernelDistribution(self.kernel, params, self.measure, validate_args=False)

@@ -19,7 +19,7 @@ from .manifolds import Torus
 from .mixture import Mixture
 
 SCOUTS = 20_000  # samples that show where the cells must be small; they enter no sum
-PER_CELL = 60
+CROWD = 300
 FIRST_LEVEL, LAST_LEVEL = 3, 11  # cells per side of the unit cube: 2^3 to 2^11
 TOLERANCE = 1e-4
 ROUNDS = 6
@@ -77,22 +77,28 @@ def _like(mixture: Mixture) -> Tensor:
 
 
 def _to_cube(mixture: Mixture, x: Tensor) -> Tensor:
-    """Coordinates in [0, 1)^d in which the volume is uniform; (N,*E) -> (N,d)."""
+    """Angles, or latitude and longitude, as coordinates in [0, 1); (N,*E) -> (N,d)."""
     if isinstance(mixture.manifold, Torus):
         return torch.remainder(x / (2 * math.pi), 1)
-    turn = torch.remainder(torch.atan2(x[:, 1], x[:, 0]) / (2 * math.pi), 1)
-    return turn[:, None] if x.shape[1] == 2 else torch.stack([(1 + x[:, 2]) / 2, turn], dim=-1)
+    turn = torch.remainder(torch.atan2(x[:, 1], x[:, 0]) / (2 * math.pi), 1).unsqueeze(-1)
+    if x.shape[1] == 2:
+        return turn
+    latitude = torch.atan2(x[:, 2], torch.hypot(x[:, 0], x[:, 1]))
+    return torch.cat([latitude.unsqueeze(-1) / math.pi + 0.5, turn], dim=-1)
 
 
-def _from_cube(mixture: Mixture, u: Tensor) -> Tensor:
+def _from_cube(mixture: Mixture, u: Tensor) -> tuple[Tensor, Tensor]:
+    """Points, and the density there of the uniform distribution in these coordinates; (N,d) -> (N,*E), (N)."""
+    ones = torch.ones_like(u[:, 0])
     if isinstance(mixture.manifold, Torus):
-        return 2 * math.pi * u - math.pi * (u > 0.5) * 2
-    angle = 2 * math.pi * u[:, -1]
-    circle = torch.stack([angle.cos(), angle.sin()], dim=-1)
+        return 2 * math.pi * (u - (u > 0.5).to(u)), ones
+    angle = 2 * math.pi * u[:, -1:]
+    circle = torch.cat([angle.cos(), angle.sin()], dim=-1)
     if u.shape[1] == 1:
-        return circle
-    height = (2 * u[:, :1] - 1)
-    return torch.cat([circle * (1 - height.square()).sqrt(), height], dim=-1)
+        return circle, ones
+    latitude = math.pi * (u[:, :1] - 0.5)
+    cosine = latitude.cos()
+    return torch.cat([cosine * circle, latitude.sin()], dim=-1), cosine.squeeze(-1) * (math.pi / 2)
 
 
 class _Cells(NamedTuple):
@@ -110,19 +116,22 @@ class _Cells(NamedTuple):
 
 
 def _first_cells(u: Tensor) -> _Cells:
-    """Dyadic cells that hold at most ``PER_CELL`` of the points ``u`` (N,d) each, or are of the last level."""
+    """Dyadic cells with at most ``CROWD`` of the points ``u`` (N,d) in and next to each, or of the last level.
+
+    Cells next to crowded ones are divided too, because the rules see nothing of a sharp flank that their nodes miss.
+    """
     dim = u.shape[1]
+    around = torch.cartesian_prod(*[torch.arange(-1, 2, device=u.device)] * dim).reshape(-1, dim)
     cells, done = _Cells(torch.zeros_like(u[:1]), torch.ones_like(u[:1, 0])), []
-    for level in range(LAST_LEVEL + 1):
-        powers = (2**level) ** torch.arange(dim, device=u.device)
-        keys = ((u * 2**level).long() * powers).sum(-1)
-        counts = torch.bincount(keys, minlength=2 ** (level * dim))
-        own = ((cells.corner * 2**level).round().long() * powers).sum(-1)
-        split = (counts[own] > PER_CELL) | (level < FIRST_LEVEL)
-        if level == LAST_LEVEL:
-            split = torch.zeros_like(split)
+    for level in range(LAST_LEVEL):
+        side = 2**level
+        powers = side ** torch.arange(dim, device=u.device)
+        counts = torch.bincount(((u * side).long() * powers).sum(-1), minlength=side**dim)
+        neighbours = ((cells.corner * side).round().long()[:, None] + around) % side
+        split = (counts[(neighbours * powers).sum(-1)].sum(-1) > CROWD) | (level < FIRST_LEVEL)
         done.append(cells.pick(~split))
         cells = cells.pick(split).children()
+    done.append(cells)
     return _Cells(torch.cat([c.corner for c in done]), torch.cat([c.width for c in done]))
 
 
@@ -137,9 +146,9 @@ def _gauss(count: int, cells: _Cells) -> tuple[Tensor, Tensor]:
 
 def _cell_integrals(mixture: Mixture, cells: _Cells, count: int) -> Tensor:
     nodes, weights = _gauss(count, cells)
-    x = _from_cube(mixture, nodes.flatten(0, 1))
-    log_density = mixture.log_prob(x.to(_like(mixture)), "normalized").double()
-    return (log_density.exp().reshape(weights.shape) * weights).sum(-1)
+    x, uniform = _from_cube(mixture, nodes.flatten(0, 1))
+    density = mixture.log_prob(x.to(_like(mixture)), "normalized").double().exp() * uniform
+    return (density.reshape(weights.shape) * weights).sum(-1)
 
 
 @torch.no_grad()

@@ -246,12 +246,12 @@ def kernel_class_for(manifold: geoopt.Manifold, name: str | None = None) -> type
         for key, kernel_class in _REGISTRY.get(cls, {}).items():
             found.setdefault(key, kernel_class)
         default = default or _DEFAULTS.get(cls)
-    key = name or default
-    if key is None or key not in found:
+    chosen = name or default
+    if chosen is None or chosen not in found:
         manifolds = ", ".join(sorted(cls.__name__ for cls in _REGISTRY))
         known = f"its kernels are {', '.join(sorted(found))}" if found else f"kernels exist for {manifolds}"
         raise ValueError(f"Expected a registered kernel, got {name!r} on {type(manifold).__name__}: {known}.")
-    return found[key]
+    return found[chosen]
 
 
 def kernel_for(manifold: geoopt.Manifold, point_shape: Shape, name: str | None = None, **options: Any) -> Kernel:

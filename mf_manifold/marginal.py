@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import geoopt
 import torch
@@ -82,8 +82,12 @@ class MarginalFlow(nn.Module):
     def build_network(self) -> None:
         """Make the network anew, from torch's global random state."""
         features = FourierFeatures(self.latent_dim, self.n_frequencies, self.bandwidth)
-        head = self.kernel.num_raw + 1
-        self.network = nn.Sequential(features, mlp(features.out_features, self.hidden, head))
+        self.network = nn.Sequential(features, *mlp(features.out_features, self.hidden, self.kernel.num_raw + 1))
+
+    @property
+    def head(self) -> nn.Linear:
+        """The last layer, whose outputs are the raw location, the raw shape and the log weight."""
+        return cast(nn.Linear, self.network[-1])
 
     @property
     def manifold(self) -> geoopt.Manifold:

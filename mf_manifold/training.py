@@ -6,7 +6,7 @@ import copy
 import math
 import time
 from os import PathLike
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from scipy.spatial import cKDTree
@@ -73,6 +73,7 @@ def fit(
         model.to(like)
     run = _Run(model, data, seed, max_steps, max_seconds, batch_size, learning_rate, checkpoint)
     run.split(validation_fraction)
+    bar: tqdm[Any]
     with tqdm(total=max_steps, desc="fit", unit="step", disable=not progress) as bar:
         run.optimise(bar, patience)
 
@@ -112,7 +113,7 @@ class _Run:
     def out_of_time(self) -> bool:
         return self.seconds() > self.max_seconds
 
-    def optimise(self, bar: tqdm[None], patience: int) -> None:
+    def optimise(self, bar: tqdm[Any], patience: int) -> None:
         average, stale, every = None, 0, max(1, self.max_steps // CHECKS)
         try:
             self.warm_start()
@@ -172,7 +173,7 @@ class _Run:
         model, kernel = self.model, self.model.kernel
         target = geometry.to_raw(model.manifold, self.train)
         noise = bases.match(target, model.latent_dim, self.generator)
-        final = model.network[-1][-1]
+        final = model.head
         where = kernel.num_raw - kernel.num_raw_shape
         with torch.no_grad():
             final.weight[where:] = 0.0

@@ -212,7 +212,7 @@ def test_missing_rows_are_dropped_only_if_asked_and_counted(tmp_path: Path) -> N
 
 
 def test_copies_are_warned_of_and_removed_if_asked(tmp_path: Path) -> None:
-    pd.concat([places(60), places(3)]).to_csv(tmp_path / "copies.csv", index=False)
+    pd.concat([places(60), places(60).head(3)]).to_csv(tmp_path / "copies.csv", index=False)
     fit = ["fit", tmp_path / "copies.csv", *PLACES, *FAST, "-o", tmp_path / "run", "--force"]
     assert "warning: 3 of 63 rows" in succeed(*fit).stderr
     assert json.loads((tmp_path / "run" / "run.json").read_text())["data"] == {
@@ -374,7 +374,7 @@ def test_the_module_answers_help_without_heavy_imports() -> None:
 
 
 def test_the_process_ends_with_the_exit_code_and_clean_streams(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "mf_manifold", "score", str(tmp_path), "x.csv", "-o", "y.csv"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path)
+    command = [sys.executable, "-m", "mf_manifold", "score", str(tmp_path), "x.csv", "-o", str(tmp_path / "y.csv")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("error: Expected a run folder") and done.stderr.count("\n") == 1

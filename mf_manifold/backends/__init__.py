@@ -17,7 +17,7 @@ __all__ = ["Bilinear", "mixture_log_prob"]
 
 BACKENDS = {"dense": dense, "chunked": chunked}
 # Below this many pairs the overhead of the tiles exceeds what they save.
-SMALL = 2**15
+SMALL = 2**16
 
 
 def mixture_log_prob(

@@ -13,8 +13,8 @@ from .online import LN2, LOG2E, absorb, exponent_floor
 from .problem import PairwiseKernel, Problem
 from .tiles import Tiles, tile
 
-# Components and pairs per tile of a kernel without a bilinear form: a dozen temporaries stay in the cache.
-CPU_TILE, DEVICE_TILE = (1024, 2**16), (2048, 2**22)
+# Components and pairs per tile of a kernel without a bilinear form: some dozen temporaries of a few MiB.
+CPU_TILE, DEVICE_TILE = (256, 2**15), (2048, 2**22)
 
 
 def reasons_not(problem: Problem) -> list[str]:

@@ -31,11 +31,11 @@ def plot_density(
 
     check_output(output, PICTURES, force)
     target = torch_device(device)
-    mixture, coordinates, metrics = load_run(run, target)
+    mixture, coordinates, held_out = load_run(run, target)
     points = None
     if data is not None:
         table = without_missing(read_table(data, coordinates.columns), drop_missing)
         points = like(mixture, points_of(coordinates, table))
     samples = mixture.sample((N_SAMPLES,), torch.Generator(target).manual_seed(seed))
-    figure = plot(mixture, points, samples, names=coordinates.columns, held_out=metrics["held_out_mean_log_prob"])
+    figure = plot(mixture, points, samples, names=coordinates.columns, held_out=held_out)
     save_figure(figure, output)

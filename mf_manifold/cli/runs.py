@@ -30,7 +30,17 @@ class FittedRun(NamedTuple):
 
     mixture: Mixture
     coordinates: Coordinates
-    metrics: dict[str, Any]
+    held_out_mean_log_prob: float | None
+
+
+class _Description(NamedTuple):
+    """The part of ``run.json`` that is read again."""
+
+    coordinates: Coordinates
+    components: int
+    seed: int
+    held_out_mean_log_prob: float | None
+    model_sha256: str
 
 
 def check_new_run(folder: Path, force: bool) -> None:
@@ -77,31 +87,33 @@ def load_run(folder: Path, device: torch.device) -> FittedRun:
     Raises:
         ValueError: the folder, its ``run.json`` or its model is missing, damaged or newer than this version.
     """
-    content = _read_description(folder)
+    described = _read_description(folder)
     model = folder / FILE_NAME
     if not model.is_file():
         raise ValueError(f"Expected the model {model}, which does not exist: restore it, or run mf-manifold fit again.")
-    if _sha256(model) != content["model_sha256"]:
+    if _sha256(model) != described.model_sha256:
         raise ValueError(
             f"Expected the model of {folder / RUN_FILE}, but {model} is another file or damaged (its SHA-256 differs): "
             "restore it, or run mf-manifold fit again."
         )
-    estimator = load(folder).to(device)
-    mixture = estimator.freeze(content["frozen"]["components"], seed=content["frozen"]["seed"])
-    return FittedRun(mixture, coordinates_for(**content["coordinates"]), content["metrics"])
+    mixture = load(folder).to(device).freeze(described.components, described.seed)
+    return FittedRun(mixture, described.coordinates, described.held_out_mean_log_prob)
 
 
-def _read_description(folder: Path) -> dict[str, Any]:
+def _read_description(folder: Path) -> _Description:
     path = folder / RUN_FILE
     if not path.is_file():
         raise ValueError(f"Expected a run folder with {RUN_FILE}, got {folder}: give the -o of mf-manifold fit.")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        version = content["format"]
-        if version > RUN_FORMAT:
-            raise ValueError(f"Expected format {RUN_FORMAT} or older in {path}, got {version}: upgrade mf-manifold.")
-        for part in ("coordinates", "frozen", "metrics", "model_sha256"):
-            content[part]
+        if content["format"] > RUN_FORMAT:
+            raise ValueError(f"Expected format {RUN_FORMAT} or older in {path}, got {content['format']}: upgrade mf-manifold.")
+        return _Description(
+            coordinates_for(**content["coordinates"]),
+            int(content["frozen"]["components"]),
+            int(content["frozen"]["seed"]),
+            content["metrics"]["held_out_mean_log_prob"],
+            content["model_sha256"],
+        )
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"Expected a readable {path}, but it is damaged: restore it, or run mf-manifold fit again.") from error
-    return dict(content)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, cast
 
 import geoopt
 import torch
@@ -53,8 +53,13 @@ class ProductKernel(Kernel):
         if len(names) != count or len(options) != count:
             raise ValueError(f"Expected kernels and part_options for {count} parts, got {len(names)} and {len(options)}.")
         parts = zip(manifold.manifolds, manifold.shapes, names, options, strict=True)
-        self.parts = nn.ModuleList([kernel_class_for(m, n)(m, s, **o) for m, s, n, o in parts])
+        self._modules["parts"] = nn.ModuleList([kernel_class_for(m, n)(m, s, **o) for m, s, n, o in parts])
         self.has_rsample = all(part.has_rsample for part in self.parts)
+
+    @property
+    def parts(self) -> list[Kernel]:
+        """The kernels of the parts."""
+        return list(cast(Iterable[Kernel], self._modules["parts"]))
 
     @classmethod
     def options_for(cls, names: set[str]) -> dict[str, Any]:
@@ -76,13 +81,15 @@ class ProductKernel(Kernel):
         return {k: w[f"{k}_{i}"] for k in self.parts[i].event_shapes}
 
     def _each(self, function: Callable[[Kernel, Tensor, Params], Any], x: Tensor, w: Params) -> list[Any]:
-        return [function(k, v, self._part(w, i)) for i, (k, v) in enumerate(zip(self.parts, split(self.manifold, x)))]
+        values = zip(self.parts, split(self.manifold, x), strict=True)
+        return [function(k, v, self._part(w, i)) for i, (k, v) in enumerate(values)]
 
     def _log_prob(self, x: Tensor, w: Params) -> Tensor:
-        return sum(self._each(lambda kernel, v, part: kernel.log_prob(v, part), x, w))  # type: ignore[return-value]
+        parts = self._each(lambda kernel, v, part: kernel.log_prob(v, part), x, w)
+        return torch.stack(torch.broadcast_tensors(*parts)).sum(0)
 
     def pairwise_log_prob(self, x: Tensor, w: Params) -> Tensor:
-        return sum(self._each(lambda kernel, v, part: kernel.pairwise_log_prob(v, part), x, w))  # type: ignore[return-value]
+        return torch.stack(self._each(lambda kernel, v, part: kernel.pairwise_log_prob(v, part), x, w)).sum(0)
 
     def bilinear(self, x: Tensor, w: Params) -> Bilinear | None:
         forms = self._each(lambda kernel, v, part: kernel.bilinear(v, part), x, w)

@@ -7,6 +7,7 @@ from typing import Any
 
 import geoopt
 import torch
+from geoopt import Euclidean
 from torch import Tensor
 
 from .. import geometry
@@ -14,7 +15,6 @@ from ..geometry import Shape
 from ..measure import register_measure, zeros_like_batch
 from . import register_config
 
-Euclidean = geoopt.Euclidean
 register_config("Euclidean", lambda config: Euclidean(ndim=config["ndim"]))
 
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import geoopt
 import torch
+from geoopt import ProductManifold as Product
 from torch import Tensor
 
 from .. import geometry
 from ..geometry import Shape
 from . import from_config, register_config
 
-Product = geoopt.ProductManifold
 register_config(
     "ProductManifold",
     lambda config: Product(*((from_config(part), tuple(shape)) for part, shape in config["parts"])),

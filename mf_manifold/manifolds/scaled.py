@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import geoopt
+from geoopt import Scaled
 from torch import Tensor
 
 from .. import geometry
 from ..geometry import Shape
 from . import from_config, register_config
 
-Scaled = geoopt.Scaled
 register_config("Scaled", lambda config: Scaled(from_config(config["base"]), config["scale"]))
 
 

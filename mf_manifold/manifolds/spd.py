@@ -11,6 +11,7 @@ from typing import Any
 
 import geoopt
 import torch
+from geoopt import SymmetricPositiveDefinite as SPD
 from torch import Tensor
 
 from .. import geometry
@@ -33,7 +34,6 @@ from ..linalg import (
 from ..measure import register_measure, zeros_like_batch
 from . import register_config
 
-SPD = geoopt.SymmetricPositiveDefinite
 register_config("SymmetricPositiveDefinite", lambda config: SPD(default_metric=config["metric"]))
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import geoopt
 import torch
+from geoopt import Sphere
 from torch import Tensor
 
 from .. import geometry
@@ -15,7 +16,6 @@ from ..measure import register_measure, zeros_like_batch
 from ..special import angle2_from_chord2, angle_from_chord2, log_sinc_abs
 from . import register_config
 
-Sphere = geoopt.Sphere
 register_config("Sphere", lambda config: Sphere())
 
 

@@ -1,0 +1,100 @@
+"""Checks of reference measures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import geoopt
+import torch
+from torch import Tensor
+
+from .. import geometry
+from ..distributions import KernelDistribution
+from ..kernel import Kernel, Params
+from ..linalg import congruence, svec, sym_inv_sqrtm, sym_logm
+from ..measure import Measure, log_ratio, measure_kinds
+from .density import generator_for, kernel_density, to_dtype
+from .integrals import demand_unit_integral
+from .report import Broken, demand, named_check
+from .rules import is_zonal, rule_for
+from .structure import demand_close
+
+Coordinates = Callable[[Tensor, Tensor], Tensor]
+
+
+def jacobian(function: Callable[[Tensor], Tensor], v: Tensor) -> Tensor:
+    """Jacobians of a function that maps rows (N,d) to rows (N,k) independently; -> (N,k,d)."""
+    v = v.detach().clone().requires_grad_()
+    rows = [torch.autograd.grad(column.sum(), v, retain_graph=True)[0] for column in function(v).unbind(-1)]
+    return torch.stack(rows, dim=1)
+
+
+def log_density_of_coordinates(manifold: geoopt.Manifold, x: Tensor, coordinates: Coordinates) -> Tensor:
+    """Log density, by the Riemannian volume, of Lebesgue measure in coordinates (N,d); -> (N).
+
+    ``coordinates(x, y)`` are those of ``y`` in a chart that may depend on ``x``. The Jacobian is that of
+    ``v -> coordinates(exp_x(v))`` at 0, v orthonormal.
+    """
+    dim = geometry.intrinsic_dim(manifold, tuple(x.shape[1:]))
+    zero = torch.zeros(len(x), dim, dtype=x.dtype)
+    moved = lambda v: coordinates(x, geometry.expmap(manifold, x, geometry.from_coords(manifold, x, v)))  # noqa: E731
+    return torch.linalg.slogdet(jacobian(moved, zero)).logabsdet
+
+
+def _free_entries(x: Tensor, y: Tensor) -> Tensor:
+    rows, columns = torch.tril_indices(y.shape[-1], y.shape[-1], device=y.device)
+    return y[..., rows, columns]
+
+
+def _whitened(x: Tensor, y: Tensor) -> Tensor:
+    return svec(sym_logm(congruence(sym_inv_sqrtm(x), y)))
+
+
+_SPD = geoopt.SymmetricPositiveDefinite
+COORDINATES: dict[tuple[type, str], Coordinates] = {
+    (_SPD, "lebesgue"): _free_entries,
+    (_SPD, "frobenius"): lambda x, y: svec(y),
+    (_SPD, "log_euclidean"): lambda x, y: svec(sym_logm(y)),
+    (_SPD, "affine_invariant"): _whitened,
+    (geoopt.Euclidean, "lebesgue"): lambda x, y: y.flatten(1),
+}
+
+
+@named_check("measure")
+def check_measure(
+    manifold: geoopt.Manifold, kind: str, x: Tensor, coordinates: Coordinates, *, tolerance: float = 1e-8
+) -> None:
+    """A measure that is Lebesgue's in some coordinates has the density of their Jacobian at points ``x`` (N,*E) in float64."""
+    ratio = log_ratio(Measure(manifold, kind), Measure(manifold), x)
+    demand_close(ratio, log_density_of_coordinates(manifold, x, coordinates), f"log d {kind} / d riemannian", tolerance)
+
+
+@named_check("measures")
+def check_measures(kernel: Kernel, params: Params, *, tolerance: float = 1e-6, seed: int = 0) -> None:
+    """``log_prob`` by every measure of the manifold is a density by that measure: its integral is one there too.
+
+    Measures that are Lebesgue's in coordinates are compared with the Jacobian of these, pointwise; of a normalised one the
+    total mass must be one.
+    """
+    density, manifold = kernel_density(kernel, params), kernel.manifold
+    x = density.sample(64, generator_for(seed))
+    dist = KernelDistribution(kernel, to_dtype(params, torch.float64))
+    for kind in measure_kinds(manifold):
+        converted = KernelDistribution(kernel, dist.params, measure=kind).log_prob(x)
+        demand_close(dist.log_prob(x, measure=kind), converted, f"log_prob(measure={kind!r}) against a distribution with it", 0)
+        own = _log_density(manifold, kind, x)
+        demand_close(converted + own, dist.log_prob(x), f"log_prob by {kind} times d {kind} / d riemannian", 1e-7)
+    demand(_refuses(dist, x), "an unknown measure was accepted")
+
+
+def _refuses(dist: KernelDistribution, x: Tensor) -> bool:
+    try:
+        dist.log_prob(x, measure="no such measure")
+    except ValueError:
+        return True
+    return False
+
+
+def _log_density(manifold: geoopt.Manifold, kind: str, x: Tensor) -> Tensor:
+    """Log density of a measure by the Riemannian volume, found without ``log_ratio``."""
