@@ -74,7 +74,7 @@ def split(
         raise ValueError(f"Expected three fractions that add up to 1, got {tuple(fractions)}.")
     if groups is not None and groups.shape != points.shape[:1]:
         raise ValueError(f"Expected groups of shape ({len(points)},), one per point, got {tuple(groups.shape)}.")
-    units = torch.arange(len(points)) if groups is None else groups.unique()
+    units = torch.arange(len(points)) if groups is None else torch.from_numpy(np.unique(groups.numpy()))
     permutation = units[torch.randperm(len(units), generator=torch.Generator().manual_seed(seed))]
     validation, test = (int(round(share * len(units), 6)) for share in fractions[1:])
     parts = permutation.split([len(units) - validation - test, validation, test])
@@ -202,7 +202,8 @@ def emg_covariances(window: int = 300, channels: Sequence[int] | None = None) ->
     if window <= len(chosen):
         raise ValueError(f"Expected a window of more than {len(chosen)} samples (the channels), got {window}.")
     table = _import("pandas").read_csv(_geomstats_file("emg", "emg.csv"))
-    starts, hold = _window_starts(*(table[c].to_numpy() for c in ("label", "exp", "time")), window)
+    label, recording, time = (table[column].to_numpy() for column in ("label", "exp", "time"))
+    starts, hold = _window_starts(label, recording, time, window)
     if len(starts) == 0:
         raise ValueError(f"Expected a window that fits into a hold of one gesture (about 6000 samples), got {window}.")
     signal = table[[f"c{i}" for i in chosen]].to_numpy(dtype=np.float64)[starts[:, None] + np.arange(window)]

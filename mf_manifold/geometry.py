@@ -10,7 +10,7 @@ Shapes: ``*B`` batch, ``*E`` point shape, ``d`` intrinsic dimension.
 from __future__ import annotations
 
 from functools import singledispatch
-from typing import Any, NoReturn
+from typing import Any
 
 import geoopt
 import torch
@@ -19,12 +19,19 @@ from torch import Tensor
 Shape = tuple[int, ...]
 
 
-def _missing(what: str, manifold: geoopt.Manifold) -> NoReturn:
-    known = sorted({cls.__name__ for cls in intrinsic_dim.registry if cls is not object})
-    raise NotImplementedError(
-        f"{what} is not implemented for {type(manifold).__name__}; it is for {', '.join(known)}. "
-        f"Register an implementation with mf_manifold.geometry.{what}.register({type(manifold).__name__})."
-    )
+def _late(name: str, manifold: geoopt.Manifold, *args: Any, **options: Any) -> Any:
+    """Load the manifolds, whose implementations register themselves, and dispatch again."""
+    from . import manifolds  # noqa: F401
+
+    function = globals()[name]
+    implementation = function.dispatch(type(manifold))
+    if implementation is function.dispatch(object):
+        known = ", ".join(sorted(cls.__name__ for cls in function.registry if cls is not object))
+        raise NotImplementedError(
+            f"Expected a manifold with an implementation of {name} ({known}), got {type(manifold).__name__}. "
+            f"Register one with mf_manifold.geometry.{name}.register({type(manifold).__name__})."
+        )
+    return implementation(manifold, *args, **options)
 
 
 @singledispatch
@@ -35,31 +42,31 @@ def intrinsic_dim(manifold: geoopt.Manifold, point_shape: Shape) -> int:
     >>> mf.geometry.intrinsic_dim(geoopt.Sphere(), (3,))
     2
     """
-    _missing("intrinsic_dim", manifold)
+    return _late("intrinsic_dim", manifold, point_shape)
 
 
 @singledispatch
 def expmap(manifold: geoopt.Manifold, x: Tensor, u: Tensor) -> Tensor:
     """Riemannian exponential: the end point of the geodesic from ``x`` with velocity ``u``; (*B,*E) -> (*B,*E)."""
-    _missing("expmap", manifold)
+    return _late("expmap", manifold, x, u)
 
 
 @singledispatch
 def logmap(manifold: geoopt.Manifold, x: Tensor, y: Tensor) -> Tensor:
     """Riemannian logarithm: the shortest initial velocity at ``x`` that reaches ``y``; (*B,*E) -> (*B,*E)."""
-    _missing("logmap", manifold)
+    return _late("logmap", manifold, x, y)
 
 
 @singledispatch
 def dist(manifold: geoopt.Manifold, x: Tensor, y: Tensor) -> Tensor:
     """Geodesic distance between ``x`` and ``y``, accurate for close points and at antipodes; (*B,*E) -> (*B)."""
-    _missing("dist", manifold)
+    return _late("dist", manifold, x, y)
 
 
 @singledispatch
 def logdet_expmap(manifold: geoopt.Manifold, x: Tensor, u: Tensor) -> Tensor:
     """Log volume density ``log |det d exp_x(u)|`` in orthonormal bases; (*B,*E) -> (*B)."""
-    _missing("logdet_expmap", manifold)
+    return _late("logdet_expmap", manifold, x, u)
 
 
 @singledispatch
@@ -68,7 +75,7 @@ def from_coords(manifold: geoopt.Manifold, x: Tensor, v: Tensor) -> Tensor:
 
     The coordinates are isometric for the manifold's metric. On the sphere no continuous choice of bases exists.
     """
-    _missing("from_coords", manifold)
+    return _late("from_coords", manifold, x, v)
 
 
 @singledispatch
@@ -79,7 +86,7 @@ def log_volume(manifold: geoopt.Manifold, point_shape: Shape) -> float:
     >>> abs(mf.geometry.log_volume(geoopt.Sphere(), (3,)) - math.log(4 * math.pi)) < 1e-12
     True
     """
-    _missing("log_volume", manifold)
+    return _late("log_volume", manifold, point_shape)
 
 
 @singledispatch
@@ -93,49 +100,49 @@ def sample_uniform(
     device: torch.device | str | None = None,
 ) -> Tensor:
     """Independent points of the uniform distribution of a compact manifold; -> (*sample_shape,*E)."""
-    _missing("sample_uniform", manifold)
+    return _late("sample_uniform", manifold, point_shape, sample_shape, generator=generator, dtype=dtype, device=device)
 
 
 @singledispatch
 def project(manifold: geoopt.Manifold, x: Tensor) -> Tensor:
     """Nearest point of the manifold to an ambient ``x`` that is off by rounding; (*B,*E) -> (*B,*E)."""
-    _missing("project", manifold)
+    return _late("project", manifold, x)
 
 
 @singledispatch
 def raw_dim(manifold: geoopt.Manifold, point_shape: Shape) -> int:
     """Number of unconstrained reals that :func:`from_raw` turns into a point."""
-    _missing("raw_dim", manifold)
+    return _late("raw_dim", manifold, point_shape)
 
 
 @singledispatch
 def from_raw(manifold: geoopt.Manifold, raw: Tensor, point_shape: Shape) -> Tensor:
     """Smooth map from unconstrained reals onto the manifold, for networks; (*B,raw_dim) -> (*B,*E)."""
-    _missing("from_raw", manifold)
+    return _late("from_raw", manifold, raw, point_shape)
 
 
 @singledispatch
 def to_raw(manifold: geoopt.Manifold, x: Tensor) -> Tensor:
     """A right inverse of :func:`from_raw`; (*B,*E) -> (*B,raw_dim)."""
-    _missing("to_raw", manifold)
+    return _late("to_raw", manifold, x)
 
 
 @singledispatch
 def violations(manifold: geoopt.Manifold, x: Tensor) -> list[tuple[str, Tensor]]:
     """What keeps each finite row of ``x`` off the manifold: (name of the constraint, amount (*B)) pairs."""
-    _missing("violations", manifold)
+    return _late("violations", manifold, x)
 
 
 @singledispatch
 def check_manifold(manifold: geoopt.Manifold, point_shape: Shape) -> None:
     """Raise ``ValueError`` if points of ``point_shape`` or this variant of the manifold are not supported."""
-    _missing("check_manifold", manifold)
+    return _late("check_manifold", manifold, point_shape)
 
 
 @singledispatch
 def to_config(manifold: geoopt.Manifold) -> dict[str, Any]:
     """JSON description of the manifold, read back by :func:`mf_manifold.manifolds.from_config`."""
-    _missing("to_config", manifold)
+    return _late("to_config", manifold)
 
 
 def point_ndim(manifold: geoopt.Manifold) -> int:

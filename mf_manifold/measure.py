@@ -35,6 +35,8 @@ def zeros_like_batch(manifold: geoopt.Manifold, x: Tensor) -> Tensor:
 
 
 def _own_kinds(manifold: geoopt.Manifold) -> Iterator[str]:
+    from . import manifolds  # noqa: F401  registers the measures, whichever module a program imports first
+
     for cls in type(manifold).__mro__:
         for owner, kind in _REGISTRY:
             if owner is cls:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 import geoopt
-import torch
 from torch import Tensor
 
 from ..checkpoint import atomic_path
@@ -22,16 +21,9 @@ from .torus import plot_torus
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["plot", "plot_log_density", "plot_run", "plot_spd", "plot_sphere", "plot_torus", "save_figure"]
+__all__ = ["plot", "plot_log_density", "plot_spd", "plot_sphere", "plot_torus", "save_figure"]
 
-N_SAMPLES = 2000
-
-
-class HasColumns(Protocol):
-    """What :func:`plot_run` uses of a :class:`mf_manifold.coordinates.Coordinates`."""
-
-    @property
-    def columns(self) -> Sequence[str]: ...
+N_SAMPLES = 2000  # how many samples suit a picture
 
 
 def plot(
@@ -45,8 +37,8 @@ def plot(
 ) -> Figure:
     """The picture that suits the mixture's manifold.
 
-    Spheres S^1 and S^2, tori T^1 and T^2 and SPD matrices have maps of their own; any other manifold gets the distribution of the log
-    density over data and samples.
+    Spheres S^1 and S^2, tori T^1 and T^2 and SPD matrices have maps of their own; any other manifold gets the distribution
+    of the log density over data and samples.
 
     Args:
         points: data (N,*E).
@@ -87,10 +79,3 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
     with atomic_path(target) as temporary:
         figure.savefig(temporary)
     return target
-
-
-def plot_run(estimator: Any, coordinates: HasColumns, data: Tensor | None, path: str | os.PathLike[str]) -> Path:
-    """Draw a fitted estimator, 2000 samples of it and ``data`` (points on the manifold, or None) into the file ``path``."""
-    mixture: Mixture = estimator.freeze()
-    samples = mixture.sample((N_SAMPLES,), torch.Generator().manual_seed(0))
-    return save_figure(plot(mixture, data, samples, names=tuple(coordinates.columns)), path)

@@ -46,10 +46,10 @@ def plot_spd(
 ) -> Figure:
     """Shapes and sizes of symmetric positive definite matrices under a density, with data and samples.
 
-    For 2 x 2 matrices the plane of ``((log X)_11 - (log X)_22, 2 (log X)_12)`` holds all shapes of the ellipse ``v^T X^-1 v = 1``: the
-    distance from the middle is ``log(largest / smallest eigenvalue)``, the angle twice that of the long axis. It is coloured by the
-    density integrated over the size ``log det X``, whose own density stands beside it. Larger matrices are shown by their
-    largest and smallest eigenvalues and ``log det X``.
+    For 2 x 2 matrices the plane of ``((log X)_11 - (log X)_22, 2 (log X)_12)`` holds all shapes of the ellipse
+    ``v^T X^-1 v = 1``: the distance from the middle is ``log(largest / smallest eigenvalue)``, the angle twice that of the long
+    axis. It is coloured by the density integrated over the size ``log det X``, whose own density stands beside it. Larger
+    matrices are shown by their largest and smallest eigenvalues, ``log det X`` and their log density.
 
     Args:
         points: data (N,p,p), of which at most 2000 are drawn.

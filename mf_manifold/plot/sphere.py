@@ -40,7 +40,7 @@ def plot_sphere(
 ) -> Figure:
     """A map of the log density on S^2 with data and samples, or a polar diagram on S^1.
 
-    The map is Mollweide's, which keeps areas; longitude and latitude are in degrees, with the third axis through the north pole.
+    The map is Mollweide's, which keeps areas; longitude and latitude are in degrees, the third axis points to the north pole.
 
     Args:
         points: data (N,3) or (N,2), of which at most 2000 are drawn.
@@ -104,6 +104,7 @@ def _world_map(
         for cloud, color, name in clouds:
             draw_dots(panels[name], _longitude_latitude(thinned(cloud)), color, name)
             _degrees(panels[name], "0.4", 7)
+            panels[name].tick_params(axis="x", labelbottom=False)
         set_title(figure, title, held_out)
         return figure
 

@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-TICKS = list(range(-180, 181, 60))
+
+def _ticks(step: int) -> list[int]:
+    return [angle for angle in range(-180, 181) if angle % step == 0]
 
 
 def plot_torus(
@@ -96,14 +98,16 @@ def _map(
         panels["map"].set_title("regions of 50, 90 and 99 % of the mass")
         for cloud, color, name in clouds:
             draw_dots(panels[name], np.rad2deg(to_array(wrap(thinned(cloud)))).T, color, name)
+            panels[name].tick_params(labelsize=8)
         for name, axes in panels.items():
-            _degree_axes(axes, labels if name == "map" else ["", ""])
+            _degree_axes(axes, labels if name == "map" else ["", ""], 60 if name == "map" else 120)
         set_title(figure, title, held_out)
         return figure
 
 
-def _degree_axes(axes: Axes, labels: list[str]) -> None:
-    axes.set(xlim=(-180, 180), ylim=(-180, 180), aspect="equal", xticks=TICKS, yticks=TICKS)
+def _degree_axes(axes: Axes, labels: list[str], step: int) -> None:
+    ticks = _ticks(step)
+    axes.set(xlim=(-180, 180), ylim=(-180, 180), aspect="equal", xticks=ticks, yticks=ticks)
     axes.set_xlabel(labels[0])
     axes.set_ylabel(labels[1])
 
@@ -132,7 +136,7 @@ def _curve(
         )
         axes.set(
             xlim=(-180, 180),
-            xticks=TICKS,
+            xticks=_ticks(60),
             xlabel=labels[0],
             ylabel=f"density (per radian, {mixture.measure.kind} measure)",
         )

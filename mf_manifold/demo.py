@@ -1,0 +1,238 @@
+"""The demonstration: fit real data on a sphere, a torus and SPD matrices, and write a report.
+
+``python -m mf_manifold.demo --output runs/demo`` writes ``report.html`` (one file, nothing external), the same table as CSV,
+Markdown and JSON, the pictures and the fitted models. Existing files of the folder are replaced one by one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from . import datasets, geometry
+from .datasets import Dataset
+from .density import KernelDensity
+from .integral import total_mass
+from .marginal import MarginalFlow
+from .mixture import Mixture
+from .plot import N_SAMPLES, plot, save_figure
+from .report import Row, Section, write_report
+
+QUICK_ROWS = 400
+QUICK_FLOW = {"n_components": 128, "hidden": (32, 32)}
+QUICK_FIT = {"max_steps": 10}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One data set with the settings of its fits.
+
+    Attributes:
+        slug: file name of its results.
+        load: reads the data.
+        about: what is split how, and why.
+        names: names of the angles in pictures.
+        flow: constructor options of ``MarginalFlow``.
+        fit: options of its ``fit``.
+        density_fit: options of ``KernelDensity.fit``.
+    """
+
+    slug: str
+    load: Callable[[], Dataset]
+    about: str
+    names: tuple[str, ...] | None = None
+    flow: dict[str, Any] = field(default_factory=dict)
+    fit: dict[str, Any] = field(default_factory=dict)
+    density_fit: dict[str, Any] = field(default_factory=dict)
+
+
+CASES = (
+    Case(
+        slug="airports",
+        load=datasets.airports,
+        about="Rows are independent places, so the split is random by rows. It is the permutation that published density "
+        "estimators on the sphere use for their data sets (80 % training, 10 % validation, 10 % test, seeded).",
+        flow={"n_components": 4096},
+        fit={"max_steps": 1200, "max_seconds": 75},
+    ),
+    Case(
+        slug="alanine-dipeptide",
+        load=datasets.alanine_dipeptide,
+        about="The frames are a time series: neighbours are alike, and a random split would put near-copies of training frames "
+        "into the test part. Whole blocks of consecutive frames are held out instead, and the standard error counts blocks.",
+        names=("φ", "ψ"),
+        flow={"n_components": 512},
+        fit={"max_steps": 600, "max_seconds": 45},
+        density_fit={"n_scored": 300},
+    ),
+    Case(
+        slug="emg-2-channels",
+        load=partial(datasets.emg_covariances, channels=(1, 2)),
+        about="Neighbouring windows of one gesture are alike, so a random split of windows leaks between training and test. Whole "
+        "holds of a gesture are held out instead, and the standard error counts holds.",
+        flow={"n_components": 2048},
+        fit={"max_steps": 600, "max_seconds": 45},
+    ),
+)
+
+
+def held_out_score(log_prob: Tensor, groups: Tensor | None) -> tuple[float, float]:
+    """Mean log-likelihood per datum and its standard error.
+
+    With ``groups`` (N,) the error is that of clustered data, ``sqrt(G / (G - 1) sum_g r_g^2) / N`` with ``r_g`` the sum over
+    group g of the deviations from the mean; it allows for any dependence within groups.
+
+    Raises:
+        ValueError: a single group, which tells nothing about the error.
+
+    >>> import torch
+    >>> held_out_score(torch.tensor([1.0, 3.0]), None)
+    (2.0, 1.0)
+    """
+    mean = log_prob.double().mean()
+    index = torch.arange(len(log_prob)) if groups is None else torch.unique(groups, return_inverse=True)[1]
+    count = int(index.max()) + 1
+    if count < 2:
+        raise ValueError("Expected held-out data of at least two groups, got one.")
+    deviations = torch.zeros(count, dtype=torch.float64).index_add_(0, index, log_prob.double() - mean)
+    return float(mean), math.sqrt(count / (count - 1)) * float(deviations.norm()) / len(log_prob)
+
+
+def _split(data: Dataset, seed: int, grouped: bool, quick: bool) -> tuple[Tensor, Tensor]:
+    """Rows to fit (training and validation part, as the estimators validate by themselves) and held-out rows."""
+    groups = data.groups if grouped else None
+    train, validation, test = datasets.split(data.points, seed, groups=groups)
+    fitted = torch.cat([train, validation])
+    return (fitted[:: max(1, len(fitted) // QUICK_ROWS)], test[:: max(1, len(test) // 50)]) if quick else (fitted, test)
+
+
+def _fit(case: Case, data: Dataset, name: str, x: Tensor, seed: int) -> KernelDensity | MarginalFlow:
+    if name == "KernelDensity":
+        return KernelDensity(data.manifold, data.point_shape).fit(x, seed=seed, **case.density_fit)
+    flow = MarginalFlow(data.manifold, data.point_shape, **case.flow)
+    return flow.fit(x.float(), seed=seed, **case.fit)
+
+
+def _frozen(model: KernelDensity | MarginalFlow, seed: int) -> Mixture:
+    """The fitted mixture in double precision: scores and integrals should not carry rounding of the training's float32."""
+    mixture = model.freeze(seed=seed)
+    params = {name: value.double() for name, value in mixture.params.items()}
+    weights = None if mixture.log_weights is None else mixture.log_weights.double()
+    return Mixture(mixture.kernel, params, weights)
+
+
+def _run(case: Case, data: Dataset, name: str, output: Path, seed: int, quick: bool) -> Row:
+    fitted, test = _split(data, seed, True, quick)
+    start = time.monotonic()
+    model = _fit(case, data, name, data.points[fitted], seed)
+    seconds = time.monotonic() - start
+    stem = f"{case.slug}-{name}"
+    model.save(output / "models" / stem, overwrite=True)
+    mixture = _frozen(model, seed)
+    groups = None if data.groups is None else data.groups[test]
+    score, error = held_out_score(mixture.log_prob(data.points[test]), groups)
+    mass = total_mass(mixture, seed=seed)
+    samples = mixture.sample((N_SAMPLES,), torch.Generator().manual_seed(seed))
+    title = f"{data.name} · {name}"
+    figure = plot(mixture, data.points[test], samples, names=case.names, title=title, held_out=score)
+    return Row(
+        data_set=data.name,
+        manifold=f"{data.manifold.name}, dimension {mixture.kernel.dim}",
+        estimator=name,
+        kernel=mixture.kernel.name,
+        components=mixture.n_components,
+        n_fit=len(fitted),
+        n_held_out=len(test),
+        log_likelihood=score,
+        standard_error=error,
+        measure=str(mixture.measure),
+        total_mass=mass.value,
+        total_mass_error=mass.error,
+        total_mass_method=mass.method,
+        fit_seconds=seconds,
+        picture=str(save_figure(figure, output / f"{stem}.png").name),
+        model=f"models/{stem}",
+    )
+
+
+def _notes(case: Case, data: Dataset, rows: list[Row], seed: int, quick: bool) -> list[str]:
+    """What a reader needs to judge the scores of a data set."""
+    notes = [case.about]
+    volume = geometry.log_volume(data.manifold, data.point_shape)
+    if math.isfinite(volume):
+        notes.append(f"The uniform density, which knows nothing, scores {-volume:.3f} nats here.")
+    if data.groups is not None:
+        fitted, test = _split(data, seed, False, quick)
+        model = _fit(case, data, "KernelDensity", data.points[fitted], seed)
+        score = float(model.log_prob(data.points[test]).mean())
+        ours = next(row.log_likelihood for row in rows if row.estimator == "KernelDensity")
+        notes.append(
+            f"For comparison: with a random split of single rows the kernel density scores {score:.3f} instead of {ours:.3f}. The "
+            f"difference of {score - ours:+.3f} nats comes from the split alone, not from a better density."
+        )
+    return notes
+
+
+def _quick(case: Case) -> Case:
+    fit = {**case.fit, **QUICK_FIT}
+    return replace(case, flow=dict(QUICK_FLOW), fit=fit, density_fit={"n_scored": 50})
+
+
+def run(output: Path, *, seed: int = 0, quick: bool = False) -> Path:
+    """Fit every data set with both estimators and write everything to the folder ``output``; returns the path of the report.
+
+    Args:
+        seed: of the splits, the fits, the samples and the integrals.
+        quick: a few hundred rows and a few steps, to see in seconds that everything works; the scores mean nothing.
+
+    Raises:
+        ImportError: a package of the extras ``datasets`` or ``plot`` is missing.
+    """
+    start, sections = time.monotonic(), []
+    cases = [_quick(case) for case in CASES] if quick else list(CASES)
+    with tqdm(total=2 * len(cases), desc="demo", unit="fit", position=0) as bar:
+        for case in cases:
+            data, rows = case.load(), []
+            for name in ("MarginalFlow", "KernelDensity"):
+                bar.set_description(f"{data.name}, {name}")
+                rows.append(_run(case, data, name, output, seed, quick))
+                bar.update()
+            notes = _notes(case, data, rows, seed, quick)
+            sections.append(Section(data.name, f"{data.source}. Licence: {data.license}.", data.units, data.note, notes, rows))
+        bar.set_description("report")
+    return write_report(output, sections, seed=seed, quick=quick, seconds=time.monotonic() - start)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the demonstration from the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m mf_manifold.demo",
+        description="Fit real data on a sphere, a torus and SPD matrices, and write a report (about 4 minutes on two cores).",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--output", type=Path, default=Path("runs/demo"), help="folder of the results")
+    parser.add_argument("--seed", type=int, default=0, help="of the splits, the fits and the samples")
+    parser.add_argument("--quick", action="store_true", help="tiny fits that only show that everything works")
+    options = parser.parse_args(arguments)
+    if options.output.exists() and not options.output.is_dir():
+        parser.error(f"--output must be a folder, got the file {options.output}")
+    try:
+        report = run(options.output, seed=options.seed, quick=options.quick)
+    except ImportError as error:
+        parser.exit(1, f"{error}\n")
+    print(f"report: {report}\n")
+    print((options.output / "table.md").read_text(encoding="utf-8"), end="")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""The report of the demonstration: one HTML page with inlined pictures, and its table as CSV, Markdown and JSON."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import html
+import io
+import json
+import platform
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import geoopt
+import torch
+
+from . import __version__
+from .checkpoint import atomic_path
+
+
+@dataclass(frozen=True)
+class Row:
+    """One fit: the columns of the table."""
+
+    data_set: str
+    manifold: str
+    estimator: str
+    kernel: str
+    components: int
+    n_fit: int
+    n_held_out: int
+    log_likelihood: float
+    standard_error: float
+    measure: str
+    total_mass: float
+    total_mass_error: float
+    total_mass_method: str
+    fit_seconds: float
+    picture: str
+    model: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """One data set: where it comes from, what to know of it, and its fits."""
+
+    title: str
+    source: str
+    units: str
+    note: str
+    notes: list[str]
+    rows: list[Row]
+
+
+COLUMNS = {
+    "data set": lambda row: row.data_set,
+    "manifold": lambda row: row.manifold,
+    "estimator": lambda row: row.estimator,
+    "kernel": lambda row: row.kernel,
+    "components": lambda row: str(row.components),
+    "rows fitted / held out": lambda row: f"{row.n_fit} / {row.n_held_out}",
+    "held-out log-likelihood (nats per datum)": lambda row: f"{row.log_likelihood:.3f} ± {row.standard_error:.3f}",
+    "reference measure": lambda row: row.measure,
+    "total mass (should be 1)": lambda row: f"{row.total_mass:.5f} ± {row.total_mass_error:.5f}",
+    "seconds": lambda row: f"{row.fit_seconds:.1f}",
+}
+
+GLOSSARY = {
+    "held-out log-likelihood": "The mean, over rows that the fit never saw, of the natural logarithm of the density. Higher is "
+    "better; a difference of 0.1 nats means 10 % more density at a typical new datum. It may be positive, because a density is "
+    "no probability. Numbers compare only within one data set and one reference measure.",
+    "± after it": "One standard error of that mean over the held-out rows. Where rows come in groups (blocks of a trajectory, "
+    "holds of a gesture), it is computed over groups, since rows of one group are no independent evidence. It does not include "
+    "what another split or another seed of the fit would change.",
+    "reference measure": "What the density is per unit of. Riemannian measure means: the area of the unit sphere (4π in total) "
+    "for positions on the earth; radians for each torsion angle ((2π)² in total); for covariance matrices the affine-invariant "
+    "volume, which does not change when the channels are rescaled or mixed by any invertible matrix.",
+    "total mass": "The integral of the fitted density over its manifold, which must be 1. It is computed, not assumed: by adaptive "
+    "quadrature over the whole sphere or torus (± is a bound estimate of its error), or by importance sampling from Wishart laws "
+    "on covariance matrices (± is a standard error), with sampler and density independent of the one under test.",
+    "MarginalFlow": "A neural network draws the components of a mixture. Scores belong to one frozen draw, an exact density.",
+    "KernelDensity": "One component at every datum, whose scales maximise the leave-one-out likelihood: the rival that every "
+    "learned density should beat.",
+    "components": "Number of components of the frozen mixture that was scored, integrated, sampled and drawn.",
+    "seconds": "Time of the fit on this machine. A fit that reaches its time limit stops with its best model so far, so slow "
+    "machines score a little lower.",
+}
+
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
+h1, h2 { line-height: 1.2; } h2 { margin-top: 3rem; border-bottom: 1px solid #ccc; }
+table { border-collapse: collapse; font-size: 0.85rem; } .wide { overflow-x: auto; }
+th, td { border-bottom: 1px solid #ddd; padding: 0.4rem 0.7rem; text-align: left; vertical-align: top; }
+td.number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
+img { max-width: 100%; margin: 1rem 0; } dt { font-weight: 600; margin-top: 0.6rem; } dd { margin-left: 1.2rem; }
+.warning { background: #fff3cd; padding: 0.6rem 1rem; } footer { margin-top: 3rem; color: #666; font-size: 0.85rem; }
+"""
