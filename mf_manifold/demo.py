@@ -78,8 +78,8 @@ CASES = (
     Case(
         slug="emg-2-channels",
         load=partial(datasets.emg_covariances, channels=(1, 2)),
-        about="Neighbouring windows of one gesture are alike, so a random split of windows leaks between training and test. Whole "
-        "holds of a gesture are held out instead, and the standard error counts holds.",
+        about="Neighbouring windows of one gesture are alike, so a random split of windows leaks between training and test. "
+        "Whole holds of a gesture are held out instead, and the standard error counts holds.",
         flow={"n_components": 2048},
         fit={"max_steps": 600, "max_seconds": 45},
     ),
@@ -177,8 +177,8 @@ def _notes(case: Case, data: Dataset, rows: list[Row], seed: int, quick: bool) -
         score = float(model.log_prob(data.points[test]).mean())
         ours = next(row.log_likelihood for row in rows if row.estimator == "KernelDensity")
         notes.append(
-            f"For comparison: with a random split of single rows the kernel density scores {score:.3f} instead of {ours:.3f}. The "
-            f"difference of {score - ours:+.3f} nats comes from the split alone, not from a better density."
+            f"For comparison: with a random split of single rows the kernel density scores {score:.3f} instead of {ours:.3f}. "
+            f"The difference of {score - ours:+.3f} nats comes from the split alone, not from a better density."
         )
     return notes
 

@@ -35,11 +35,9 @@ class ManifoldDistribution(Distribution):
     ) -> None:
         self.kernel = kernel
         self.measure = as_measure(kernel.manifold, measure)
-        if validate_args is not None:
-            self._validate_args = validate_args
+        # torch's own validation has no row numbers; ours runs in its place, under the same switch
         super().__init__(batch_shape, torch.Size(kernel.point_shape), validate_args=False)
-        if validate_args is not False:
-            self._validate_args = Distribution._validate_args if validate_args is None else validate_args
+        self._validate_args = Distribution._validate_args if validate_args is None else validate_args
 
     @property
     def manifold(self) -> geoopt.Manifold:

@@ -86,7 +86,8 @@ class Mixture(ManifoldDistribution):
 
         With the effective sample size ``n = exp(2 S1 - S2)`` of the streamed sums at powers 1 and 2, the squared
         relative standard error is ``1/n - 1/M``, and ``log q`` is debiased by half of it. Only where n is above about 20 does
-        the normal interval hold; elsewhere ``log_prob`` is a lower bound in expectation.
+        the normal interval hold; elsewhere ``log_prob`` is a lower bound in expectation. The formula is for independently drawn
+        components (``flow()``); those of ``flow.freeze()`` are spread evenly, for which the interval is too wide.
 
         Returns:
             lower limit, upper limit, effective number of components n; each (*S).

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from .. import geometry
-from ..distributions import ManifoldDistribution
+from ..distributions import KernelDistribution
 from ..geometry import Shape
 from ..kernel import Kernel, OnManifold, Params
+from ..mixture import Mixture
 
 PILOT = 2048
 CHUNK = 2**14
@@ -67,14 +68,14 @@ def _detached(kernel: Kernel, w: Params, n: int, generator: torch.Generator) -> 
         return kernel.rsample(w, (n,), generator)
 
 
-def distribution_density(dist: ManifoldDistribution, seed: int) -> Density:
+def distribution_density(dist: KernelDistribution | Mixture, seed: int) -> Density:
     """The density of a distribution without batch dimensions, around the mean of a few samples."""
 
     def sample(n: int, generator: torch.Generator) -> Tensor:
-        return dist.sample((n,), generator=generator)  # type: ignore[no-untyped-call]
+        return dist.sample((n,), generator=generator)
 
     def log_prob(x: Tensor) -> Tensor:
-        return dist.log_prob(x, measure="riemannian")  # type: ignore[call-arg, no-untyped-call, no-any-return]
+        return dist.log_prob(x, measure="riemannian")
 
     x = sample(PILOT, generator_for(seed))
     return Density(dist.manifold, tuple(dist.event_shape), log_prob, sample, _middle(dist.manifold, x))

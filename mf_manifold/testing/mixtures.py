@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -24,7 +25,8 @@ def _reference(kernel: Kernel, x: Tensor, w: Params, log_weights: Tensor, power:
 
 def _with_gradients(value: Tensor, leaves: dict[str, Tensor]) -> dict[str, Tensor]:
     weights = torch.linspace(0.5, 1.5, len(value), dtype=value.dtype)
-    return {"value": value, **dict(zip(leaves, torch.autograd.grad((weights * value).sum(), list(leaves.values())), strict=True))}
+    slopes = torch.autograd.grad((weights * value).sum(), list(leaves.values()))
+    return {"value": value, **dict(zip((f"derivative by {name}" for name in leaves), slopes, strict=True))}
 
 
 def _leaves(x: Tensor, w: Params, log_weights: Tensor) -> dict[str, Tensor]:
@@ -39,23 +41,16 @@ def check_backends(kernel: Kernel, params: Params, *, tolerance: float = 1e-8, s
     x = kernel_density(kernel, params).sample(POINTS, generator_for(seed))
     log_weights = torch.randn(COMPONENTS, dtype=torch.float64, generator=generator_for(seed)).log_softmax(0)
     leaves = _leaves(x, w, log_weights)
-    for power in (1.0, 2.0):
-        expected = _with_gradients(_reference(kernel, leaves["x"], _params(leaves, w), leaves["log_weights"], power), leaves)
-        for backend in (*BACKENDS, "auto"):
-            for size in CHUNK_SIZES:
-                value = mixture_log_prob(
-                    kernel, leaves["x"], _params(leaves, w), leaves["log_weights"], backend=backend, chunk_size=size, power=power
-                )
-                for name, result in _with_gradients(value, leaves).items():
-                    scale = 1 + expected[name].abs().max()
-                    what = f"{name} by {backend} in chunks of {size} at power {power:g}"
-                    demand_close(result / scale, expected[name] / scale, what, tolerance)
+    points, weights, components = leaves["x"], leaves["log_weights"], {name: leaves[name] for name in w}
+    for power, backend, size in itertools.product((1.0, 2.0), (*BACKENDS, "auto"), CHUNK_SIZES):
+        expected = _with_gradients(_reference(kernel, points, components, weights, power), leaves)
+        value = mixture_log_prob(kernel, points, components, weights, backend=backend, chunk_size=size, power=power)
+        for name, result in _with_gradients(value, leaves).items():
+            scale = 1 + expected[name].abs().max()
+            what = f"{name} by {backend} in chunks of {size} at power {power:g}"
+            demand_close(result / scale, expected[name] / scale, what, tolerance)
     _demand_uniform_default(kernel, x, w)
     _demand_float32(kernel, x, w, log_weights)
-
-
-def _params(leaves: dict[str, Tensor], w: Params) -> Params:
-    return {name: leaves[name] for name in w}
 
 
 def _demand_uniform_default(kernel: Kernel, x: Tensor, w: Params) -> None:

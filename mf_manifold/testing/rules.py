@@ -98,8 +98,9 @@ def importance_rule(density: Density, where: Pilot, seed: int, count: int = IMPO
     z = torch.randn(count, dim, dtype=torch.float64, generator=generator)
     chi2 = torch.randn(count, int(df), dtype=torch.float64, generator=generator).square().sum(-1, keepdim=True)
     z = z * torch.sqrt(df / chi2)
-    log_t = math.lgamma((df + dim) / 2) - math.lgamma(df / 2) - dim / 2 * math.log(df * math.pi)
-    log_t = log_t - (df + dim) / 2 * torch.log1p(z.square().sum(-1) / df) - where.factor.diagonal().log().sum()
+    log_norm = math.lgamma((df + dim) / 2) - math.lgamma(df / 2) - dim / 2 * math.log(df * math.pi)
+    log_det = where.factor.diagonal().log().sum()
+    log_t = log_norm - (df + dim) / 2 * torch.log1p(z.square().sum(-1) / df) - log_det
     x, log_volume = push(density, where.mean + z @ where.factor.T)
     return Rule(x, log_volume - log_t - math.log(count), random=True)
 
@@ -129,7 +130,7 @@ def is_zonal(density: Density, seed: int) -> bool:
 
 
 def rule_for(density: Density, seed: int, zonal: bool = False) -> Rule:
-    """The most exact rule that the manifold and its dimension allow; ``zonal``: only for functions of the angle to the centre."""
+    """The most exact rule that the manifold allows; ``zonal`` promises functions of the angle to the centre alone."""
     base, log_scale = density.manifold, 0.0
     while isinstance(base, geoopt.Scaled):
         base, log_scale = base.base, log_scale + float(base.log_scale)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..distributions import KernelDistribution
+from ..geometry import Shape
 from ..kernel import Kernel, Params, kernel_for
 from .density import generator_for, kernel_density, to_dtype
 from .report import demand, named_check
@@ -66,7 +67,8 @@ def _demand_sample_shapes(kernel: Kernel, w: Params, empty: Tensor, seed: int) -
     demand_close(kernel.log_prob(empty.reshape(0, *event), one), empty, "log_prob of no points", 0)
     demand_close(kernel.log_prob(empty.reshape(0, 1, *event), w), empty.reshape(0, 3), "log_prob of no points", 0)
     dist, single = KernelDistribution(kernel, w), KernelDistribution(kernel, one)
-    for law, sample_shape, batch in ((dist, (2, 5), (3,)), (dist, (), (3,)), (single, (7,), ()), (single, (), ()), (dist, (0,), (3,))):
+    wanted: list[tuple[KernelDistribution, Shape, Shape]] = [(dist, s, (3,)) for s in ((2, 5), (), (0,))]
+    for law, sample_shape, batch in [*wanted, (single, (7,), ()), (single, (), ())]:
         draw = law.sample(sample_shape, generator=generator_for(seed))
         expected = (*sample_shape, *batch, *event)
         demand(tuple(draw.shape) == expected, f"sample({sample_shape}) has shape {tuple(draw.shape)}, expected {expected}")

@@ -10,10 +10,11 @@ import geoopt
 import torch
 
 from .. import geometry
-from ..distributions import ManifoldDistribution
+from ..distributions import KernelDistribution
 from ..geometry import Shape
 from ..kernel import Kernel, Params
 from ..measure import measure_kinds
+from ..mixture import Mixture
 from .density import distribution_density, generator_for
 from .gradients import check_gradients, check_pathwise
 from .integrals import SAMPLES, check_neighbours, check_normalisation, check_sampler, matching_moments, unit_integral
@@ -106,7 +107,7 @@ def check_manifold(
 
 
 @named_check("distribution")
-def check_distribution(dist: ManifoldDistribution, *, tolerance: float = 1e-6, seed: int = 0) -> None:
+def check_distribution(dist: KernelDistribution | Mixture, *, tolerance: float = 1e-6, seed: int = 0) -> None:
     """Check a distribution without batch dimensions: normalisation, sampler, support, measures, validation, copies.
 
     Raises:
@@ -131,7 +132,7 @@ def check_distribution(dist: ManifoldDistribution, *, tolerance: float = 1e-6, s
     matching_moments(density, seed, SAMPLES)
 
 
-def _demand_validation(dist: ManifoldDistribution, x: torch.Tensor) -> None:
+def _demand_validation(dist: KernelDistribution | Mixture, x: torch.Tensor) -> None:
     broken = x.clone()
     broken[3] = torch.nan
     try:
