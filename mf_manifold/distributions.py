@@ -12,7 +12,7 @@ from torch.distributions import Distribution, constraints
 
 from . import geometry
 from .geometry import Shape
-from .kernel import Kernel, OnManifold, Params, kernel_class_for
+from .kernel import Kernel, OnManifold, Params, kernel_class_for, kernel_for
 from .measure import Measure, log_ratio
 
 
@@ -162,6 +162,16 @@ def _as_tensors(params: dict[str, Any], event_dims: Mapping[str, int]) -> Params
     return out
 
 
+def _kernel_with(manifold: geoopt.Manifold, name: str | None, params: Mapping[str, Any]) -> Kernel:
+    """The kernel whose variant and point shape the keyword arguments imply."""
+    if isinstance(manifold, geoopt.Scaled):
+        base = _kernel_with(manifold.base, name, params)
+        return kernel_for(manifold, base.point_shape, base.name, **base.options)
+    kernel_class = kernel_class_for(manifold, name)
+    options = kernel_class.options_for(set(params))
+    return kernel_class(manifold, kernel_class.infer_point_shape(manifold, params), **options)
+
+
 def distribution(
     manifold: geoopt.Manifold,
     name: str | None = None,
@@ -188,9 +198,7 @@ def distribution(
     >>> d.log_prob(torch.tensor([0., 0., 1.])).exp()      # 50 / (2 pi) per unit of surface
     tensor(7.9577)
     """
-    kernel_class = kernel_class_for(manifold, name)
-    options = kernel_class.options_for(set(params))
-    kernel = kernel_class(manifold, kernel_class.infer_point_shape(manifold, params), **options)
+    kernel = _kernel_with(manifold, name, params)
     if set(params) != set(kernel.event_shapes):
         raise ValueError(
             f"Expected the parameters {', '.join(kernel.event_shapes)} of {kernel.name} on {kernel.manifold.name}, "

@@ -257,6 +257,8 @@ def kernel_class_for(manifold: geoopt.Manifold, name: str | None = None) -> type
 def kernel_for(manifold: geoopt.Manifold, point_shape: Shape, name: str | None = None, **options: Any) -> Kernel:
     """A kernel on ``manifold`` by its registry name; without a name the manifold's default.
 
+    On ``geoopt.Scaled`` the names and options of the base manifold's kernels are understood too.
+
     Raises:
         ValueError: the name is not registered for the manifold, or the point shape does not fit.
 
@@ -267,4 +269,6 @@ def kernel_for(manifold: geoopt.Manifold, point_shape: Shape, name: str | None =
       (manifold): Sphere manifold
     )
     """
+    if isinstance(manifold, geoopt.Scaled) and name not in (None, "scaled"):
+        name, options = "scaled", {"base": name, "base_options": options}
     return kernel_class_for(manifold, name)(manifold, tuple(point_shape), **options)

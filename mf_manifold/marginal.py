@@ -54,6 +54,9 @@ class MarginalFlow(nn.Module):
     Mixture(128 x von_mises_fisher; riemannian measure on Sphere)
     """
 
+    shift: Tensor
+    spread: Tensor
+
     def __init__(
         self,
         manifold: geoopt.Manifold,
@@ -80,7 +83,13 @@ class MarginalFlow(nn.Module):
         self.build_network()
 
     def build_network(self) -> None:
-        """Make the network anew, from torch's global random state."""
+        """Make the network anew, from torch's global random state.
+
+        Raw locations are ``shift + spread * output``; training sets both to the data's mean and standard deviation.
+        """
+        where = self.kernel.num_raw - self.kernel.num_raw_shape
+        self.register_buffer("shift", torch.zeros(where))
+        self.register_buffer("spread", torch.ones(where))
         features = FourierFeatures(self.latent_dim, self.n_frequencies, self.bandwidth)
         self.network = nn.Sequential(features, *mlp(features.out_features, self.hidden, self.kernel.num_raw + 1))
 
@@ -102,9 +111,10 @@ class MarginalFlow(nn.Module):
     def components(self, z: Tensor) -> Mixture:
         """The mixture of the components at noise ``z`` (M,latent_dim)."""
         like = next(self.parameters())
-        raw = self.network(z.to(like))
-        log_weights = raw[:, -1] if self.learn_weights else None
-        return Mixture(self.kernel, self.kernel.params(raw[:, :-1]), log_weights)
+        sizes = [len(self.shift), self.kernel.num_raw_shape, 1]
+        where, shape, log_weights = self.network(z.to(like)).split(sizes, dim=-1)
+        params = self.kernel.params(torch.cat([self.shift + self.spread * where, shape], dim=-1))
+        return Mixture(self.kernel, params, log_weights.squeeze(-1) if self.learn_weights else None)
 
     def forward(self, n_components: int | None = None, generator: torch.Generator | None = None) -> Mixture:
         """A mixture of freshly drawn components, differentiable in the network's weights."""

@@ -173,12 +173,13 @@ class _Run:
         model, kernel = self.model, self.model.kernel
         target = geometry.to_raw(model.manifold, self.train)
         noise = bases.match(target, model.latent_dim, self.generator)
-        final = model.head
-        where = kernel.num_raw - kernel.num_raw_shape
+        where = len(model.shift)
+        model.shift, model.spread = target.mean(0), target.std(0).clamp_min(1e-6 * float(target.abs().max()))
+        wanted = (target - model.shift) / model.spread
         with torch.no_grad():
-            final.weight[where:] = 0.0
-            final.bias[where:-1] = kernel.raw_from_scale(self.gap(target))
-            final.bias[-1] = 0.0
+            model.head.weight[where:] = 0.0
+            model.head.bias[where:-1] = kernel.raw_from_scale(self.gap(target))
+            model.head.bias[-1] = 0.0
         optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
         steps = min(WARM_STEPS, self.max_steps)
         for step in range(steps):
@@ -186,7 +187,7 @@ class _Run:
                 return
             optimizer.param_groups[0]["lr"] = 3e-3 * (1 - step / steps) + 1e-4
             rows = torch.randint(len(noise), (min(4096, len(noise)),), generator=self.generator).to(noise.device)
-            error = (model.network(noise[rows])[:, :where] - target[rows]).square().sum(-1).mean()
+            error = (model.network(noise[rows])[:, :where] - wanted[rows]).square().mean()
             optimizer.zero_grad()
             error.backward()
             optimizer.step()

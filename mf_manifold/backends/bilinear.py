@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from .derivative import Gradients, first_derivative
 from .online import LN2, LOG2E, absorb, exponent_floor, exponent_limit, finite
 from .tiles import Tiles, tile
 
@@ -67,9 +67,7 @@ def bilinear_log_sum_exp(form: Bilinear, chunk_size: int | None) -> Tensor:
 class _Exponents:
     """The matrices whose product is phi_n . psi_c + bias_c - top_n, in units of log 2."""
 
-    def __init__(
-        self, phi: Tensor, psi: Tensor, bias: Tensor, result: torch.dtype, chunk_size: int | None
-    ) -> None:
+    def __init__(self, phi: Tensor, psi: Tensor, bias: Tensor, result: torch.dtype, chunk_size: int | None) -> None:
         self.dtype = product_dtype(phi, psi, bias, result)
         self.powers_dtype = torch.promote_types(result, torch.float32)
         ones = torch.ones_like(phi[:, :1])
@@ -139,9 +137,7 @@ def _raise_tops(left: Tensor, right: Tensor, top: Tensor, total: Tensor, added: 
     top[over], total[over], added[over] = higher, sums, 0.0
 
 
-def _gradients(
-    exponents: _Exponents, grad: Tensor, needs_phi: bool, needs_right: bool
-) -> tuple[Tensor, Tensor]:
+def _gradients(exponents: _Exponents, grad: Tensor, needs_phi: bool, needs_right: bool) -> tuple[Tensor, Tensor]:
     """Gradients of phi (N, K) and of psi and bias together (K + 1, M)."""
     grad_left = torch.zeros_like(exponents.left[:, :-2])
 
@@ -166,9 +162,7 @@ def _gradients(
 
 class _BilinearLogSumExp(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, phi: Tensor, psi: Tensor, bias: Tensor, offset: Tensor, chunk_size: int | None
-    ) -> Tensor:
+    def forward(ctx: Any, phi: Tensor, psi: Tensor, bias: Tensor, offset: Tensor, chunk_size: int | None) -> Tensor:
         exponents = _Exponents(phi, psi, bias, offset.dtype, chunk_size)
         log2_sum = _log2_sum(exponents, bias.argmax(0, keepdim=True))
         value = (log2_sum * LN2 + offset).to(offset.dtype)
@@ -177,15 +171,19 @@ class _BilinearLogSumExp(torch.autograd.Function):
         return value
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        phi, psi, bias, offset, log2_sum, value = ctx.saved_tensors
-        exponents = _Exponents(phi, psi, bias, offset.dtype, ctx.chunk_size)
-        # An infinite density has no gradient, NaN; a point that nothing covers has the gradient zero.
-        exponents.subtract(log2_sum.masked_fill(log2_sum == torch.inf, torch.nan))
-        grad = grad.masked_fill(value == -torch.inf, 0.0)
+    def backward(ctx: Any, grad: Tensor) -> Gradients:
         needs_phi, needs_psi, needs_bias, _, _ = ctx.needs_input_grad
-        grad_phi, grad_right = _gradients(exponents, grad, needs_phi, needs_psi or needs_bias)
-        grad_right.masked_fill_(bias == -torch.inf, 0.0)
-        grad_psi, grad_bias = grad_right[:-1].t(), grad_right[-1]
-        return grad_phi.to(phi.dtype), grad_psi.to(psi.dtype), grad_bias.to(bias.dtype), grad, None
+
+        def compute(
+            grad: Tensor, phi: Tensor, psi: Tensor, bias: Tensor, offset: Tensor, log2_sum: Tensor, value: Tensor
+        ) -> Gradients:
+            exponents = _Exponents(phi, psi, bias, offset.dtype, ctx.chunk_size)
+            # An infinite density has no gradient, NaN; a point that nothing covers has the gradient zero.
+            exponents.subtract(log2_sum.masked_fill(log2_sum == torch.inf, torch.nan))
+            grad = grad.masked_fill(value == -torch.inf, 0.0)
+            grad_phi, grad_right = _gradients(exponents, grad, needs_phi, needs_psi or needs_bias)
+            grad_right.masked_fill_(bias == -torch.inf, 0.0)
+            grad_psi, grad_bias = grad_right[:-1].t(), grad_right[-1]
+            return grad_phi.to(phi.dtype), grad_psi.to(psi.dtype), grad_bias.to(bias.dtype), grad
+
+        return (*first_derivative(compute, grad, *ctx.saved_tensors), None)

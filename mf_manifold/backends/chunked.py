@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from .bilinear import Bilinear, bilinear_log_sum_exp
+from .derivative import Gradients, first_derivative
 from .online import LN2, LOG2E, absorb, exponent_floor
 from .problem import PairwiseKernel, Problem
 from .tiles import Tiles, tile
@@ -84,27 +85,29 @@ class _PairwiseLogSumExp(torch.autograd.Function):
         return value
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        value, x, *rest = ctx.saved_tensors
-        uncovered = value == -torch.inf
-        value, grad = value.masked_fill(uncovered, 0.0), grad.masked_fill(uncovered, 0.0)
-        _, needs_x, *needs = ctx.needs_input_grad
-        tiles = ctx.plan.tiles(x, len(rest[0]))
-        grad_x = torch.zeros_like(x) if needs_x else None
+    def backward(ctx: Any, grad: Tensor) -> Gradients:
+        compute = partial(_gradients, ctx.plan, ctx.needs_input_grad[1:])
+        return (None, *first_derivative(compute, grad, *ctx.saved_tensors))
 
-        def work(blocks: list[slice]) -> list[Tensor | None]:
-            grads = [torch.zeros_like(t) if need else None for t, need in zip(rest, needs, strict=True)]
-            for rows in blocks:
-                for columns in tiles.columns:
-                    inputs = [x[rows], *(_part(t, columns) for t in rest)]
-                    sums = [None if grad_x is None else grad_x[rows]]
-                    sums += [None if g is None else _part(g, columns) for g in grads]
-                    _accumulate(ctx.plan, inputs, sums, value[rows, None], grad[rows, None])
-            return grads
 
-        per_thread = tiles.map(work)
-        return (None, grad_x, *(_sum(parts) for parts in zip(*per_thread, strict=True)))
+def _gradients(plan: _Plan, needs: tuple[bool, ...], grad: Tensor, value: Tensor, x: Tensor, *rest: Tensor) -> Gradients:
+    """Gradients of x, the log weights and the parameters, None for those not needed."""
+    uncovered = value == -torch.inf
+    value, grad = value.masked_fill(uncovered, 0.0), grad.masked_fill(uncovered, 0.0)
+    tiles = plan.tiles(x, len(rest[0]))
+    grad_x = torch.zeros_like(x) if needs[0] else None
+
+    def work(blocks: list[slice]) -> Gradients:
+        grads = tuple(torch.zeros_like(t) if need else None for t, need in zip(rest, needs[1:], strict=True))
+        for rows in blocks:
+            for columns in tiles.columns:
+                inputs = [x[rows], *(_part(t, columns) for t in rest)]
+                sums = [None if grad_x is None else grad_x[rows]]
+                sums += [None if g is None else _part(g, columns) for g in grads]
+                _accumulate(plan, inputs, sums, value[rows, None], grad[rows, None])
+        return grads
+
+    return (grad_x, *(_sum(parts) for parts in zip(*tiles.map(work), strict=True)))
 
 
 def _sum(parts: tuple[Tensor | None, ...]) -> Tensor | None:
@@ -112,9 +115,7 @@ def _sum(parts: tuple[Tensor | None, ...]) -> Tensor | None:
     return torch.stack(wanted).sum(0) if wanted else None
 
 
-def _accumulate(
-    plan: _Plan, inputs: list[Tensor], sums: list[Tensor | None], value: Tensor, grad: Tensor
-) -> None:
+def _accumulate(plan: _Plan, inputs: list[Tensor], sums: list[Tensor | None], value: Tensor, grad: Tensor) -> None:
     """Add one tile's part of the gradients to `sums`, in place."""
     leaves = [t.detach().requires_grad_(g is not None) for t, g in zip(inputs, sums, strict=True)]
     with torch.enable_grad():

@@ -46,7 +46,5 @@ def count_components(w: Mapping[str, Tensor]) -> int:
         raise ValueError(f"Expected a leading dimension of components on every parameter, {flat} have none.")
     sizes = {shape[0] for shape in shapes.values()}
     if len(sizes - {1}) > 1 or 0 in sizes:
-        raise ValueError(
-            f"Expected parameters with one leading dimension M >= 1 (1 if shared), got {shapes}."
-        )
+        raise ValueError(f"Expected parameters with one leading dimension M >= 1 (1 if shared), got {shapes}.")
     return max(sizes, default=1)

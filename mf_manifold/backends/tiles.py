@@ -36,9 +36,7 @@ class Tiles(NamedTuple):
             if self.threads == 1:
                 return [work(self.rows)]
             shares = [self.rows[first :: self.threads] for first in range(self.threads)]
-            with ThreadPoolExecutor(
-                self.threads, initializer=torch.set_grad_enabled, initargs=(False,)
-            ) as pool:
+            with ThreadPoolExecutor(self.threads, initializer=torch.set_grad_enabled, initargs=(False,)) as pool:
                 return list(pool.map(work, shares))
 
 

@@ -122,7 +122,7 @@ class EuclideanNormal(CoordinateNormal):
     tensor(0.1592)
     """
 
-    log_scale_range = (-9.0, 5.0)
+    log_scale_range = (-14.0, 14.0)
 
     def coordinates(self, x: Tensor) -> Tensor:
         return x.flatten(x.ndim - len(self.point_shape))
