@@ -170,6 +170,15 @@ def test_power_and_weights(name: str) -> None:
     assert all(grad[..., [0, 17]].eq(0).all() for grad in chunked[-1:])
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_inference_mode(name: str, threads: int) -> None:
+    make, k, size = CASES[name]
+    kernel, x, w = make(300, 700, k, size)
+    expected = mixture_log_prob(kernel, x, w, backend="chunked")
+    with torch.inference_mode():
+        assert mixture_log_prob(kernel, x, w, backend="chunked").equal(expected)
+
+
 @pytest.mark.parametrize("name", ["vmf-wide", "normal"])
 def test_gradcheck(name: str) -> None:
     make, k, size = CASES[name]

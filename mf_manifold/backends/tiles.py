@@ -35,9 +35,14 @@ class Tiles(NamedTuple):
         with _one_thread_per_operation():
             if self.threads == 1:
                 return [work(self.rows)]
-            shares = [self.rows[first :: self.threads] for first in range(self.threads)]
-            with ThreadPoolExecutor(self.threads, initializer=torch.set_grad_enabled, initargs=(False,)) as pool:
-                return list(pool.map(work, shares))
+            inference = torch.is_inference_mode_enabled()
+
+            def share(first: int) -> Result:
+                with torch.inference_mode(inference), torch.no_grad():  # both are settings of a thread
+                    return work(self.rows[first :: self.threads])
+
+            with ThreadPoolExecutor(self.threads) as pool:
+                return list(pool.map(share, range(self.threads)))
 
 
 def tile(n: int, m: int, chunk_size: int, pairs: int, device: torch.device) -> Tiles:
