@@ -128,6 +128,13 @@ def _term_counts(low: float, high: float, eps: float) -> tuple[int, int]:
     return (images if low < _SELF_DUAL_SCALE else 0), (waves if high >= _SELF_DUAL_SCALE else 0)
 
 
+def _extremes(scale: Tensor) -> tuple[float, float]:
+    if scale.is_meta or scale.numel() == 0:
+        return 1.0, 1.0  # nothing to read: any number of terms gives the right shape
+    low, high = torch.stack(torch.aminmax(scale.detach())).tolist()
+    return low, high
+
+
 def log_wrapped_normal_1d(
     delta: Tensor, scale: Tensor | float, scale_range: tuple[float, float] | None = None
 ) -> Tensor:
@@ -152,7 +159,7 @@ def log_wrapped_normal_1d(
     [-0.225791, -18.197711]
     """
     if isinstance(scale, Tensor):
-        low, high = scale_range or torch.stack(torch.aminmax(scale.detach())).tolist()
+        low, high = scale_range or _extremes(scale)
     else:
         low, high = scale, scale
         scale = torch.full((), scale, dtype=delta.dtype, device=delta.device)

@@ -22,6 +22,7 @@ from .measure import Measure
 from .mixture import Mixture
 
 TILE = 2**22  # pairs held at once by the leave-one-out sums
+PAIRS = 2**24  # pairs of an evaluation
 
 
 @checkpoint.register_model
@@ -30,8 +31,8 @@ class KernelDensity(nn.Module):
 
     .. math:: q(x) = \frac1n \sum_i q(x \mid x_i, h\, d_k(i))
 
-    ``d_k(i)`` is the distance to the k-th nearest other datum, in the embedding of :func:`mf_manifold.geometry.to_raw` (chords on sphere
-    and torus, log-Euclidean on SPD). The factor h and the number k maximise the leave-one-out likelihood of up to
+    ``d_k(i)`` is the distance to the k-th nearest other datum, in the embedding of :func:`mf_manifold.geometry.to_raw` (chords
+    on sphere and torus, log-Euclidean on SPD). The factor h and the number k maximise the leave-one-out likelihood of
     ``n_scored`` data. It is exact: where the left-out point is itself among the k neighbours of a component, that
     component takes ``d_{k+1}``, so nothing of the point leaks into its own score.
 
@@ -88,7 +89,7 @@ class KernelDensity(nn.Module):
         x: Tensor,
         *,
         seed: int = 0,
-        n_scored: int = 1000,
+        n_scored: int | None = None,
         max_seconds: float | None = None,
         progress: bool = True,
         checkpoint: str | PathLike[str] | None = None,
@@ -97,7 +98,7 @@ class KernelDensity(nn.Module):
 
         Args:
             seed: draws the data that the leave-one-out likelihood scores.
-            n_scored: how many are scored; all, if there are fewer.
+            n_scored: how many are scored; None takes as many as make 2^24 pairs of data and components, at least 200.
             max_seconds: stop the search after this time with the best scales so far.
             checkpoint: folder in which every improvement is saved.
         """
@@ -165,7 +166,7 @@ class _Search:
         self,
         model: KernelDensity,
         seed: int,
-        n_scored: int,
+        n_scored: int | None,
         max_seconds: float | None,
         progress: bool,
         path: str | PathLike[str] | None,
@@ -173,7 +174,8 @@ class _Search:
         self.model, self.path = model, path
         n = len(model.points)
         permutation = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
-        self.scored = permutation[: min(n, n_scored)].to(model.points.device)
+        count = max(200, PAIRS // n) if n_scored is None else n_scored
+        self.scored = permutation[:count].to(model.points.device)
         self.candidates = [k for k in model.neighbors or (0,) if k + 1 < n] or [1]
         largest = max(max(self.candidates), 1) + 1
         embedded = geometry.to_raw(model.manifold, model.points).double().cpu().numpy()
@@ -186,24 +188,29 @@ class _Search:
 
     def run(self) -> None:
         self.model.history = []
-        previous = math.inf
+        previous, low, high = math.inf, math.log(0.1), math.log(10.0)
         try:
             for k in self.candidates:
                 found = minimize_scalar(
                     lambda log_h, k=k: self.evaluate(k, math.exp(log_h)),
-                    bounds=(math.log(0.1), math.log(10.0)),
+                    bounds=(low, high),
                     method="bounded",
-                    options={"xatol": 0.03},
+                    options={"xatol": 0.05},
                 )
                 if found.fun > previous:
                     break
-                previous = found.fun
+                # the next k wants scales of a similar size
+                previous, center = found.fun, found.x + math.log(self._typical(k) / self._typical(2 * k))
+                low, high = center - 0.8, center + 0.8
         except TimeoutError:
             pass
         finally:
             self.bar.close()
             if self.path is not None and len(self.model.scales):
                 self.model.save(self.path, overwrite=True)
+
+    def _typical(self, k: int) -> float:
+        return max(float(self.distances[:, min(k, self.distances.shape[1] - 1)].median()), self.floor)
 
     def _scales(self, k: int, h: float) -> Tensor:
         if self.model.neighbors is None:

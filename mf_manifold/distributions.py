@@ -18,7 +18,11 @@ from .measure import Measure, log_ratio
 
 def as_measure(manifold: geoopt.Manifold, measure: Measure | str | None) -> Measure:
     """The measure meant by an object, a name, or None (the Riemannian volume)."""
-    return measure if isinstance(measure, Measure) else Measure(manifold, measure or "riemannian")
+    if not isinstance(measure, Measure):
+        return Measure(manifold, measure or "riemannian")
+    if not geometry.same_manifold(manifold, measure.manifold):
+        raise ValueError(f"Expected a measure on {manifold.name}, got the {measure}.")
+    return measure
 
 
 class ManifoldDistribution(Distribution):
@@ -60,6 +64,21 @@ class ManifoldDistribution(Distribution):
             geometry.check_points(self.manifold, x, self.kernel.point_shape)
 
 
+def check_names(kernel: Kernel, params: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` unless the parameters are those of the kernel."""
+    if set(params) != set(kernel.event_shapes):
+        raise ValueError(
+            f"Expected the parameters {', '.join(kernel.event_shapes)} of {kernel.name} on {kernel.manifold.name}, "
+            f"got {', '.join(params) or 'none'}."
+        )
+
+
+def check_params(kernel: Kernel, params: Params) -> None:
+    """Raise ``ValueError`` unless shapes and values of the parameters satisfy their constraints."""
+    for name, value in params.items():
+        _check_param(kernel, name, value)
+
+
 def _check_param(kernel: Kernel, name: str, value: Tensor) -> None:
     constraint, shape = kernel.param_constraints[name], kernel.event_shapes[name]
     trailing = tuple(value.shape[value.ndim - len(shape) :])
@@ -70,14 +89,14 @@ def _check_param(kernel: Kernel, name: str, value: Tensor) -> None:
         )
     if isinstance(constraint, OnManifold):
         return geometry.check_points(constraint.manifold, value, constraint.point_shape, name)
-    if value.is_meta:
+    if value.is_meta or value.numel() == 0:
         return None
-    bad = ~constraint.check(value)
+    finite = torch.isfinite(value.reshape(*value.shape[: value.ndim - constraint.event_dim], -1)).all(-1)
+    bad = ~(constraint.check(value) & finite)
     if bad.any():
-        first = value[bad].flatten()[0] if bad.shape == value.shape else value.reshape(-1, *value.shape[bad.ndim :])[0]
         raise ValueError(
-            f"Expected parameter {name} of {kernel.name} on {kernel.manifold.name} to satisfy {constraint}, "
-            f"but {int(bad.sum())} of {bad.numel()} values do not, such as {first.tolist()}."
+            f"Expected parameter {name} of {kernel.name} on {kernel.manifold.name} to satisfy {constraint} and to be finite, "
+            f"but {int(bad.sum())} of {bad.numel()} values do not, such as {value[bad][0].tolist()}."
         )
     return None
 
@@ -99,8 +118,7 @@ class KernelDistribution(ManifoldDistribution):
     ) -> None:
         super().__init__(kernel, kernel.batch_shape(params), measure, validate_args)
         if self._validate_args:
-            for name, value in params.items():
-                _check_param(kernel, name, value)
+            check_params(kernel, params)
         self.params = params
 
     @property
@@ -199,9 +217,5 @@ def distribution(
     tensor(7.9577)
     """
     kernel = _kernel_with(manifold, name, params)
-    if set(params) != set(kernel.event_shapes):
-        raise ValueError(
-            f"Expected the parameters {', '.join(kernel.event_shapes)} of {kernel.name} on {kernel.manifold.name}, "
-            f"got {', '.join(params) or 'none'}."
-        )
+    check_names(kernel, params)
     return KernelDistribution(kernel, _as_tensors(params, kernel.event_dims), measure, validate_args)

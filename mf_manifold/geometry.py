@@ -157,7 +157,7 @@ def batch_shape(manifold: geoopt.Manifold, x: Tensor) -> torch.Size:
 
 def same_manifold(a: geoopt.Manifold, b: geoopt.Manifold) -> bool:
     """Whether two manifold objects describe the same geometry."""
-    return a is b or (type(a) is type(b) and to_config(a) == to_config(b))
+    return a is b or to_config(a) == to_config(b)
 
 
 def _tolerance(dtype: torch.dtype) -> float:
@@ -181,6 +181,8 @@ def check_points(manifold: geoopt.Manifold, x: Tensor, point_shape: Shape, name:
     """
     kind = type(manifold).__name__
     expected = f"Expected {name} of shape (..., {', '.join(map(str, point_shape))}) on {kind}"
+    if not isinstance(x, Tensor):
+        raise ValueError(f"{expected}, got a {type(x).__name__}. Convert with torch.as_tensor(...).")
     if not x.is_floating_point():
         raise ValueError(f"{expected} with a floating dtype, got {x.dtype}. Convert with .float() or .double().")
     if tuple(x.shape[x.ndim - len(point_shape) :]) != tuple(point_shape) or x.ndim < len(point_shape):

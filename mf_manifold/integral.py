@@ -25,6 +25,7 @@ TOLERANCE = 1e-3
 ROUNDS = 6
 PROPOSALS = 2**15
 WIDENINGS = (1.1, 1.6)  # scales of the proposals, relative to the components: wider, so that weights stay bounded
+WIDEST = 1.0  # wider Wishart laws draw matrices that are singular to rounding
 
 
 class TotalMass(NamedTuple):
@@ -176,7 +177,7 @@ def _by_sampling(mixture: Mixture, generator: torch.Generator) -> TotalMass:
     loc, count = params["loc"], mixture.n_components
     scale = params["scale"].square().mean(-1).sqrt().expand(count)
     wishart = kernel_for(mixture.manifold, mixture.kernel.point_shape, "wishart")
-    centres = wishart.centered(loc.repeat(len(WIDENINGS), 1, 1), torch.cat([scale * f for f in WIDENINGS]))
+    centres = wishart.centered(loc.repeat(len(WIDENINGS), 1, 1), torch.cat([scale * f for f in WIDENINGS]).clamp_max(WIDEST))
     proposal = Mixture(wishart, centres, None if weights is None else weights.repeat(len(WIDENINGS)))
     x = proposal.sample((PROPOSALS,), generator)
     ratio = (exact.log_prob(x, "lebesgue") - proposal.log_prob(x, "lebesgue")).exp()

@@ -173,7 +173,11 @@ class Kernel(nn.Module):
 
     def batch_shape(self, w: Params) -> torch.Size:
         """Broadcast batch shape of the parameters."""
-        return torch.broadcast_shapes(*(w[k].shape[: w[k].ndim - dims] for k, dims in self.event_dims.items()))
+        shapes = {k: tuple(w[k].shape[: w[k].ndim - dims]) for k, dims in self.event_dims.items()}
+        try:
+            return torch.broadcast_shapes(*shapes.values())
+        except RuntimeError as error:
+            raise ValueError(f"Expected parameters of {self.name} whose batch shapes broadcast, got {shapes}.") from error
 
     def expand(self, w: Params, batch_shape: Shape) -> Params:
         """The parameters with every batch shape expanded to ``batch_shape``, without copying."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from . import geometry
 from .backends import mixture_log_prob
-from .distributions import ManifoldDistribution
+from .distributions import ManifoldDistribution, check_names, check_params
 from .geometry import Shape
 from .kernel import Kernel, Params
 from .measure import Measure
@@ -29,7 +29,8 @@ class Mixture(ManifoldDistribution):
         backend: "auto", "dense" or "chunked", see :func:`mf_manifold.mixture_log_prob`.
 
     Raises:
-        ValueError: parameters without a common number of components, points off the manifold.
+        ValueError: parameters of other names, without a common number of components, or outside their domain (not checked where
+            they require gradients); points off the manifold.
 
     >>> import geoopt, torch, mf_manifold as mf
     >>> kernel = mf.kernel_for(geoopt.Sphere(), (3,), "von_mises_fisher")
@@ -50,11 +51,17 @@ class Mixture(ManifoldDistribution):
         validate_args: bool | None = None,
     ) -> None:
         super().__init__(kernel, torch.Size(), measure, validate_args)
+        check_names(kernel, params)
+        # what carries gradients comes from a network, which meets the constraints by construction
+        if self._validate_args and not any(value.requires_grad for value in params.values()):
+            check_params(kernel, params)
         shape = kernel.batch_shape(params)
         if len(shape) != 1 or shape[0] < 1:
             raise ValueError(f"Expected parameters with one leading dimension of components, got batch {tuple(shape)}.")
         self.params = {k: v if v.ndim > dims else v.unsqueeze(0) for k, v, dims in self._items(params)}
         self.n_components = shape[0]
+        if log_weights is not None and log_weights.shape != shape:
+            raise ValueError(f"Expected log_weights of shape {tuple(shape)}, got {tuple(log_weights.shape)}.")
         self.log_weights = None if log_weights is None else torch.log_softmax(log_weights, dim=0)
         self.backend = backend
 

@@ -152,10 +152,11 @@ def composite_rows() -> list[Case]:
     on_pose = {"loc_0": unit_vector(3), "concentration_0": real(8.0), "loc_1": spd_matrix(2), "scale_1": real([0.3])}
     normal, vmf = {"loc": unit_vector(3), "scale": real(0.4)}, {"loc": unit_vector(3), "concentration": real(20.0)}
     globe, clock = geoopt.Scaled(SPHERE, 6.0), geoopt.Scaled(TORUS, 0.5)
+    pose_metric = geoopt.ProductManifold((SPHERE, 3), (SPD_LEM, (2, 2)))
     angles = {"loc": real([1.0, -3.0]), "scale": real([0.3, 2.0])}
     return [
         case("torus1xeuclidean2-product", cylinder, None, on_cylinder),
-        case("sphere2xspd2-product", pose, None, on_pose, centered={"metric": geoopt.ProductManifold((SPHERE, 3), (SPD_LEM, (2, 2)))}),
+        case("sphere2xspd2-product", pose, None, on_pose, centered={"metric": pose_metric}),
         case("scaled_sphere2-von_mises_fisher_20", globe, "von_mises_fisher", vmf, centered={"metric": SPHERE}),
         case("scaled_sphere2-wrapped_normal_0.4", globe, "wrapped_normal", normal, centered={"metric": SPHERE}),
         case("scaled_torus2-wrapped_normal", clock, "wrapped_normal", angles, centered={"metric": TORUS}),

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from mf_manifold.backends import Bilinear, mixture_log_prob, tiles
+from mf_manifold.backends import Bilinear, PairwiseKernel, mixture_log_prob, tiles
 from mf_manifold.backends.bilinear import product_dtype
-from mf_manifold.backends.problem import PairwiseKernel
 
 Params = dict[str, Tensor]
 Case = tuple[PairwiseKernel, Tensor, Params]
@@ -189,6 +188,16 @@ def test_gradcheck(name: str) -> None:
         return mixture_log_prob(kernel, x, dict(zip(w, params, strict=True)), backend="chunked", chunk_size=4)
 
     assert torch.autograd.gradcheck(function, inputs)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", ["linear", "normal"])
+def test_what_contributes_nothing_has_no_gradient(name: str, dtype: torch.dtype) -> None:
+    kernel, x, w = CASES[name][0](20, 30, 3, 1.0)
+    w["psi" if name == "linear" else "loc"][7:] = 1e3
+    x = x.abs().neg()
+    _, _, *grads = evaluate(kernel, x, w, backend="chunked", dtype=dtype, chunk_size=8)
+    assert all(grad[7:].eq(0).all() and grad[:7].ne(0).all() for grad in grads)
 
 
 def test_shared_parameter_and_strided_inputs() -> None:

@@ -1,13 +1,17 @@
-"""Every check of the public suite on every row of the table."""
+"""Every check of the public suite on every row of the table, and on kernels that are wrong on purpose."""
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import geoopt
 import pytest
-from cases import CASES, MANIFOLDS, Case
+from cases import CASES, MANIFOLDS, SPD, Case
+from mutants import MANIFOLD_MUTANTS, Mutant, frobenius_for_lebesgue, mutants, reduce_without_weights
 
 import mf_manifold as mf
-from mf_manifold.testing import KERNEL_CHECKS, MANIFOLD_CHECKS, check_kernel, check_manifold
+from mf_manifold import backends, measure
+from mf_manifold.testing import KERNEL_CHECKS, MANIFOLD_CHECKS, ConformanceError, check_kernel, check_manifold
 
 
 def _check_id(name: str) -> str:
@@ -35,7 +39,40 @@ def test_every_registered_kernel_has_a_row() -> None:
 
 def test_unknown_check_lists_the_known_ones() -> None:
     case = CASES[0]
-    with pytest.raises(ValueError, match="normalisation.*got integral"):
+    with pytest.raises(ValueError, match=r"normalisation.*got integral"):
         check_kernel(case.kernel, case.params, only=["integral"])
-    with pytest.raises(ValueError, match="volume.*got colour"):
+    with pytest.raises(ValueError, match=r"volume.*got colour"):
         check_manifold(geoopt.Sphere(), (3,), options={"colour": {}})
+
+
+@pytest.mark.parametrize("mutant", mutants(), ids=lambda mutant: type(mutant.kernel).__name__)
+def test_named_check_catches(mutant: Mutant) -> None:
+    with pytest.raises(ConformanceError, match=f"{mutant.check} of {type(mutant.kernel).__name__}") as caught:
+        check_kernel(mutant.kernel, mutant.params, only=[mutant.check])
+    assert caught.value.check == mutant.check
+
+
+@pytest.mark.parametrize("manifold_class", MANIFOLD_MUTANTS, ids=lambda cls: cls.__name__)
+def test_named_check_catches_manifold(manifold_class: type[geoopt.Sphere]) -> None:
+    check = MANIFOLD_MUTANTS[manifold_class]
+    with pytest.raises(ConformanceError, match=f"{check} of"):
+        check_manifold(manifold_class(), (3,), only=[check])
+
+
+def _row(id: str) -> Case:
+    return next(case for case in CASES if case.id == id)
+
+
+def test_backends_catches_forgotten_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = SimpleNamespace(reduce=reduce_without_weights, reasons_not=lambda problem: [])
+    monkeypatch.setitem(backends.BACKENDS, "dense", wrong)
+    case = _row("sphere2-von_mises_fisher_5")
+    with pytest.raises(ConformanceError, match=r"backends of .* by dense"):
+        check_kernel(case.kernel, case.params, only=["backends"])
+
+
+def test_measures_catches_wrong_ratio(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(measure._REGISTRY, (type(SPD), "lebesgue"), frobenius_for_lebesgue)
+    case = _row("spd2-wishart_7.5")
+    with pytest.raises(ConformanceError, match=r"measures of .* lebesgue"):
+        check_kernel(case.kernel, case.params, only=["measures"])

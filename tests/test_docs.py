@@ -23,7 +23,7 @@ BLOCK = re.compile(
 )
 LINK = re.compile(r"\]\((?!https?:|#)(?P<target>[^)#\s]+)")
 NAMED_TEST = re.compile(r"(?P<file>tests/\w+\.py)(?:::(?P<test>\w+))?")
-NAMED_FILE = re.compile(r"`(?P<file>(?:mf_manifold|benchmarks|scripts|docs)/[\w/]+\.\w+)`")
+NAMED_FILE = re.compile(r"`(?P<file>(?:mf_manifold|benchmarks|scripts|docs|tests)/[\w/.-]*)`")
 
 
 def blocks(document: Path) -> list[re.Match[str]]:

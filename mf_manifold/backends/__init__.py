@@ -13,7 +13,7 @@ from . import chunked, dense
 from .bilinear import Bilinear
 from .problem import PairwiseKernel, Problem, count_components
 
-__all__ = ["Bilinear", "mixture_log_prob"]
+__all__ = ["Bilinear", "PairwiseKernel", "mixture_log_prob"]
 
 BACKENDS = {"dense": dense, "chunked": chunked}
 # Below this many pairs the overhead of the tiles exceeds what they save.

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .derivative import Gradients, first_derivative
-from .online import LN2, LOG2E, absorb, exponent_floor, exponent_limit, finite
+from .online import LN2, LOG2E, absorb, drop_floor_, exponent_floor, exponent_limit, finite
 from .tiles import Tiles, tile
 
 # Components and pairs per tile, 0.6 MiB of float32. Not 512 components: where rows lie a power of two apart, a tile
@@ -149,7 +149,7 @@ def _gradients(exponents: _Exponents, grad: Tensor, needs_phi: bool, needs_right
             weighted = (left[:, :-1] * scale).t().contiguous()
             mean = torch.zeros_like(weighted[:-1])
             for columns, piece in zip(exponents.tiles.columns, exponents.pieces, strict=True):
-                powers = workspace.in_product_dtype(workspace.powers(left, piece))
+                powers = workspace.in_product_dtype(drop_floor_(workspace.powers(left, piece)))
                 if needs_phi:
                     mean.addmm_(piece[:-2], powers.t())
                 if needs_right:
@@ -182,7 +182,6 @@ class _BilinearLogSumExp(torch.autograd.Function):
             exponents.subtract(log2_sum.masked_fill(log2_sum == torch.inf, torch.nan))
             grad = grad.masked_fill(value == -torch.inf, 0.0)
             grad_phi, grad_right = _gradients(exponents, grad, needs_phi, needs_psi or needs_bias)
-            grad_right.masked_fill_(bias == -torch.inf, 0.0)
             grad_psi, grad_bias = grad_right[:-1].t(), grad_right[-1]
             return grad_phi.to(phi.dtype), grad_psi.to(psi.dtype), grad_bias.to(bias.dtype), grad
 

@@ -10,12 +10,13 @@ from torch import Tensor
 
 from .bilinear import Bilinear, bilinear_log_sum_exp
 from .derivative import Gradients, first_derivative
-from .online import LN2, LOG2E, absorb, exponent_floor
+from .online import LN2, LOG2E, absorb, drop_floor_, exponent_floor
 from .problem import PairwiseKernel, Problem
 from .tiles import Tiles, tile
 
-# Components and pairs per tile of a kernel without a bilinear form: some dozen temporaries of a few MiB.
-CPU_TILE, DEVICE_TILE = (256, 2**15), (2048, 2**22)
+# Components and coordinates of pairs per tile of a kernel without a bilinear form. Some dozen temporaries of that size
+# live until a tile's gradient is done. Few components, that what depends on points or components alone is seldom redone.
+CPU_TILE, DEVICE_TILE = (128, 2**15), (2048, 2**22)
 
 
 def reasons_not(problem: Problem) -> list[str]:
@@ -56,8 +57,8 @@ class _Plan(NamedTuple):
         return self.power * (self.kernel.pairwise_log_prob(x, w) + log_weights)
 
     def tiles(self, x: Tensor, m: int) -> Tiles:
-        columns, pairs = CPU_TILE if x.device.type == "cpu" else DEVICE_TILE
-        return tile(len(x), m, self.chunk_size or columns, pairs, x.device)
+        columns, coordinates = CPU_TILE if x.device.type == "cpu" else DEVICE_TILE
+        return tile(len(x), m, self.chunk_size or columns, coordinates // x.shape[1:].numel(), x.device)
 
 
 def _part(value: Tensor, columns: slice) -> Tensor:
@@ -123,8 +124,7 @@ def _accumulate(plan: _Plan, inputs: list[Tensor], sums: list[Tensor | None], va
     if not logits.requires_grad:
         return
     exponents = (logits.detach() - value) * LOG2E
-    floor = exponent_floor(exponents.dtype)
-    softmax = exponents.clamp(min=floor).exp2_().masked_fill_(exponents < floor, 0.0)
+    softmax = drop_floor_(exponents.clamp_(min=exponent_floor(exponents.dtype)).exp2_())
     wanted = [(leaf, total) for leaf, total in zip(leaves, sums, strict=True) if total is not None]
     parts = torch.autograd.grad(logits, [leaf for leaf, _ in wanted], softmax * grad, allow_unused=True)
     for (_, total), part in zip(wanted, parts, strict=True):

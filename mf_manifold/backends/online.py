@@ -10,18 +10,24 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn.functional import threshold_
 
 LN2 = math.log(2.0)
 LOG2E = 1.0 / LN2
 
 
 def exponent_floor(dtype: torch.dtype) -> float:
-    """Smallest exponent given to exp2.
+    """Smallest exponent given to exp2, an integer.
 
-    A term at the floor weighs 2^-100 (float32) of the largest: 1e9 of them do not reach one rounding error.
+    A term at the floor weighs 2^-101 (float32) of the largest: 1e9 of them do not reach one rounding error.
     Without the floor powers become denormal numbers, on which exp2 and the products after it are far slower.
     """
-    return 0.8 * math.log2(torch.finfo(dtype).tiny)
+    return float(round(0.8 * math.log2(torch.finfo(dtype).tiny)))
+
+
+def drop_floor_(powers: Tensor) -> Tensor:
+    """Zero for the powers at the floor: times a large derivative they would be gradients of what contributes nothing."""
+    return threshold_(powers, math.exp2(exponent_floor(powers.dtype)), 0.0)
 
 
 def exponent_limit(dtype: torch.dtype) -> float:

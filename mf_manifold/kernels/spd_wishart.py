@@ -85,7 +85,7 @@ class SPDWishart(Kernel):
     def rsample(self, w: Params, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
         scale_factor = torch.linalg.cholesky(w["covariance_matrix"])
         p = self.point_shape[0]
-        df = w["df"].expand(*sample_shape, *w["df"].shape).unsqueeze(-1)
+        df = w["df"].expand((*sample_shape, *w["df"].shape)).unsqueeze(-1)
         half = (df - torch.arange(p, dtype=df.dtype, device=df.device)) / 2
         chi = (2 * torch._standard_gamma(half, generator=generator)).clamp_min(torch.finfo(df.dtype).tiny).sqrt()
         shape = (*half.shape[:-1], p, p)

@@ -79,10 +79,12 @@ class VonMisesFisher(Kernel):
     def rsample(self, w: Params, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
         shape = (*sample_shape, *w["loc"].shape)
         loc, kappa = w["loc"].expand(shape), w["concentration"].expand(shape[:-1])
-        one_minus_cos = _inverse_cdf(kappa, generator) if shape[-1] == 3 else _wood(kappa, shape[-1] - 1, generator)
+        if shape[-1] == 3:
+            depth = _inverse_cdf(kappa, generator).unsqueeze(-1)
+        else:
+            depth = _wood(kappa.reshape(-1), shape[-1] - 1, generator).reshape(*shape[:-1], 1)
         direction = torch.randn(shape, generator=generator, dtype=loc.dtype, device=loc.device)
         direction = geometry.project(self.manifold, direction - (direction * loc).sum(-1, keepdim=True) * loc)
-        depth = one_minus_cos.unsqueeze(-1)
         sine = (depth * (2 - depth)).clamp_min(torch.finfo(loc.dtype).tiny).sqrt()
         return geometry.project(self.manifold, (1 - depth) * loc + sine * direction)
 
@@ -99,7 +101,10 @@ def _inverse_cdf(kappa: Tensor, generator: torch.Generator | None) -> Tensor:
 
 
 def _wood(kappa: Tensor, dim: int, generator: torch.Generator | None) -> Tensor:
-    """1 - cos(angle) on S^dim by rejection from a beta envelope (Wood 1994), in a form that large kappa does not cancel."""
+    """1 - cos(angle) on S^dim for concentrations (N), by rejection from a beta envelope (Wood 1994).
+
+    The form is one that does not cancel at large kappa.
+    """
     b = dim / (2 * kappa + torch.sqrt(4 * kappa.square() + dim**2))
     x0 = (1 - b) / (1 + b)
     bound = kappa * x0 + dim * torch.log(4 * b / (1 + b).square())
@@ -114,8 +119,7 @@ def _wood(kappa: Tensor, dim: int, generator: torch.Generator | None) -> Tensor:
         u = torch.rand(z.shape, generator=generator, dtype=z.dtype, device=z.device)
         level = kappa[todo] * (1 - depth) + dim * torch.log1p(-x0[todo] * (1 - depth)) - limit
         accept = level >= torch.log(u)
-        index = todo.nonzero(as_tuple=True)
-        chosen = tuple(i[accept] for i in index)
+        chosen = todo.nonzero().squeeze(1)[accept]
         result[chosen] = depth[accept]
         todo[chosen] = False
     return result

@@ -13,7 +13,7 @@ from torch import Tensor
 from .. import geometry
 from ..geometry import Shape
 from ..measure import register_measure, zeros_like_batch
-from ..special import angle2_from_chord2, angle_from_chord2, log_sinc_abs
+from ..special import angle2_from_chord2, log_sinc_abs
 from . import register_config
 
 register_config("Sphere", lambda config: Sphere())
@@ -87,7 +87,18 @@ def _(manifold: Sphere, x: Tensor, y: Tensor) -> Tensor:
     sin2 = torch.where(far, torch.where(degenerate, torch.ones_like(sin2), sin2), torch.ones_like(sin2))
     angle2 = angle2_from_chord2(c2)
     factor_near = 1 / sinc_sqrt(torch.where(far, torch.zeros_like(angle2), angle2))
-    return torch.where(far, angle_from_chord2(c2) * sin2.rsqrt(), factor_near) * tangent
+    return torch.where(far, _angle(x, y).unsqueeze(-1) * sin2.rsqrt(), factor_near) * tangent
+
+
+def _angle(x: Tensor, y: Tensor) -> Tensor:
+    """Angle from both chords: either alone loses half its digits next to one of the ends."""
+    return 2 * torch.atan2(_root(chord2(x, y)), _root(chord2(x, -y)))
+
+
+def _root(square: Tensor) -> Tensor:
+    """Square root with gradient 0 at 0, the mean of the slopes on both sides of the kink."""
+    positive = square > 0
+    return torch.where(positive, torch.where(positive, square, torch.ones_like(square)).sqrt(), torch.zeros_like(square))
 
 
 def _any_tangent(x: Tensor) -> Tensor:
@@ -99,7 +110,7 @@ def _any_tangent(x: Tensor) -> Tensor:
 
 @geometry.dist.register(Sphere)
 def _(manifold: Sphere, x: Tensor, y: Tensor) -> Tensor:
-    return angle_from_chord2(chord2(x, y))
+    return _angle(x, y)
 
 
 @geometry.logdet_expmap.register(Sphere)

@@ -9,7 +9,7 @@ from .. import geometry
 from ..kernel import Kernel, Params
 from .density import Density, exp_coords, generator_for, kernel_density, log_coords, pilot, to_dtype
 from .integrals import critical_z
-from .perturb import perturbed, special_points, zero_deltas
+from .perturb import derivatives, perturbed, special_points, zero_deltas
 from .report import demand, named_check
 from .rules import importance_rule
 
@@ -39,8 +39,7 @@ def check_gradients(kernel: Kernel, params: Params, *, tolerance: float = 1e-6, 
     deltas = zero_deltas(kernel, w, len(x))
     deltas["x"] = torch.zeros(len(x), kernel.dim, dtype=torch.float64, requires_grad=True)
     log_q = _moved_log_prob(kernel, w, x, unit, deltas)
-    slopes = dict(zip(deltas, torch.autograd.grad(log_q.sum(), list(deltas.values())), strict=True))
-    for name, slope in slopes.items():
+    for name, slope in derivatives(log_q.sum(), deltas).items():
         step = torch.randn(slope.shape, dtype=torch.float64, generator=generator)
         exact = (slope * step).sum(-1)
         with torch.no_grad():
@@ -59,8 +58,7 @@ def _demand_finite(kernel: Kernel, w: Params, center: Tensor, unit: float) -> No
     deltas = zero_deltas(kernel, w, len(x))
     log_q = kernel.log_prob(x, perturbed(kernel, w, deltas, unit))
     demand(bool(torch.isfinite(log_q).all()), f"log_prob is {log_q.tolist()} at the centre and its degenerate points")
-    leaves = {"x": x, **deltas}
-    for name, slope in zip(leaves, torch.autograd.grad(log_q.sum(), list(leaves.values())), strict=True):
+    for name, slope in derivatives(log_q.sum(), {"x": x, **deltas}).items():
         rows = (~torch.isfinite(slope.flatten(1)).all(1)).nonzero().flatten().tolist()
         demand(not rows, f"derivative by {name} is not finite at degenerate points {rows} (0 is the centre)")
 
@@ -102,11 +100,5 @@ def _squares(density: Density, x: Tensor, targets: Tensor, unit: float) -> Tenso
 
 def _slopes(values: Tensor, deltas: Params) -> dict[str, Tensor]:
     """Derivative of every value (N,K) by every row of the deltas; name -> (N,K,coordinates)."""
-    rows = [
-        torch.autograd.grad(column.sum(), list(deltas.values()), retain_graph=True, allow_unused=True)
-        for column in values.unbind(-1)
-    ]
-    return {
-        name: torch.stack([torch.zeros_like(delta) if row[i] is None else row[i] for row in rows], dim=1)
-        for i, (name, delta) in enumerate(deltas.items())
-    }
+    rows = [derivatives(column.sum(), deltas) for column in values.unbind(-1)]
+    return {name: torch.stack([row[name] for row in rows], dim=1) for name in deltas}

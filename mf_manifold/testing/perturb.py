@@ -50,6 +50,12 @@ def perturbed(kernel: Kernel, w: Params, deltas: Params, unit: float) -> Params:
     return moved
 
 
+def derivatives(value: Tensor, leaves: Params) -> Params:
+    """Derivative of a scalar by every leaf, zero where it does not depend on one."""
+    slopes = torch.autograd.grad(value, list(leaves.values()), retain_graph=True, allow_unused=True, materialize_grads=True)
+    return dict(zip(leaves, slopes, strict=True))
+
+
 def zero_deltas(kernel: Kernel, w: Params, count: int) -> Params:
     """Leaves at which :func:`perturbed` is the identity."""
     return {k: torch.zeros(count, num_deltas(kernel, k, v), dtype=v.dtype, requires_grad=True) for k, v in w.items()}

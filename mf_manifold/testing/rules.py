@@ -14,7 +14,7 @@ from .. import geometry
 from ..manifolds import Torus
 from .density import Density, Pilot, exp_coords, generator_for, pilot
 
-IMPORTANCE = 2**16
+IMPORTANCE = 2**15
 AZIMUTHS = 64
 DEGREES_OF_FREEDOM = 8.0
 SINH_NODES = {1: 401, 2: 161, 3: 57}

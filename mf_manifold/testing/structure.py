@@ -29,8 +29,8 @@ def select(params: Params, index: int) -> Params:
 def batch_with(kernel: Kernel, params: Params, count: int, seed: int) -> Params:
     """Batched float64 parameters: the given ones first, then random ones."""
     others, own, shapes = random_params(kernel, count - 1, seed), to_dtype(params, torch.float64), kernel.event_shapes
-    full = {k: v.expand(*v.shape[: v.ndim - len(shapes[k])], *shapes[k]) for k, v in {**own, **others}.items()}
-    return {k: torch.cat([own[k].expand(1, *shapes[k]), full[k]]) for k in own}
+    full = {k: v.expand((*v.shape[: v.ndim - len(shapes[k])], *shapes[k])) for k, v in {**own, **others}.items()}
+    return {k: torch.cat([own[k].expand((1, *shapes[k])), full[k]]) for k in own}
 
 
 def demand_close(a: Tensor, b: Tensor, what: str, tolerance: float) -> None:
@@ -142,6 +142,7 @@ def check_life_cycle(kernel: Kernel, params: Params, *, seed: int = 0) -> None:
     demand(not dead, f"network outputs {dead} of {kernel.num_raw} do not change log_prob")
     demand(bool(torch.isfinite(slope).all()), "the derivative by network outputs is not finite")
     rebuilt = kernel_for(kernel.manifold, kernel.point_shape, kernel.name, **kernel.options)
+    demand(type(rebuilt) is type(kernel), f"the registry has {type(rebuilt).__name__} under the name {kernel.name!r}")
     for what, other in {"deepcopy": copy.deepcopy(kernel), "kernel rebuilt from its options": rebuilt}.items():
         demand_close(other.log_prob(x, w), log_q, what, 0)
     own = KernelDistribution(kernel, to_dtype(params, torch.float64))

@@ -1,0 +1,71 @@
+"""Devices: shapes on the meta device everywhere, the suite's own check on a real one under ``--device``."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from cases import CASES, MANIFOLDS, Case
+
+import mf_manifold as mf
+from mf_manifold.kernel import Kernel
+from mf_manifold.testing import check_device
+from mf_manifold.testing.manifold import random_points
+
+G = mf.geometry
+KERNELS = {(type(case.kernel), case.kernel.manifold, *case.params): case for case in CASES}.values()
+
+
+def _on_meta(case: Case) -> tuple[Kernel, dict[str, torch.Tensor]]:
+    return case.kernel, {name: value.unsqueeze(0).to("meta") for name, value in case.params.items()}
+
+
+@pytest.mark.parametrize("case", KERNELS, ids=lambda case: case.id)
+def test_meta_tensors_give_shapes(case: Case) -> None:
+    kernel, w = _on_meta(case)
+    x = torch.zeros(5, 1, *kernel.point_shape, dtype=torch.float64, device="meta")
+    assert kernel.log_prob(x, w).shape == (5, 1)
+    assert kernel.log_prob(x, w).is_meta
+    raw = torch.zeros(4, kernel.num_raw, device="meta")
+    assert all(value.is_meta and len(value) == 4 for value in kernel.params(raw).values())
+
+
+@pytest.mark.parametrize("name", MANIFOLDS)
+def test_geometry_keeps_the_device(name: str) -> None:
+    manifold, point_shape = MANIFOLDS[name]
+    x, y = random_points(manifold, point_shape, 3, 0), random_points(manifold, point_shape, 3, 1)
+    v = torch.ones(3, G.intrinsic_dim(manifold, point_shape), dtype=torch.float64)
+    with torch.device("meta"):
+        u = G.from_coords(manifold, x, v)
+        results = [u, G.expmap(manifold, x, u), G.logmap(manifold, x, y), G.dist(manifold, x, y), G.project(manifold, x)]
+        results += [G.logdet_expmap(manifold, x, u), G.from_raw(manifold, G.to_raw(manifold, x), point_shape)]
+        results += [mf.log_ratio(mf.Measure(manifold, kind), mf.Measure(manifold), x) for kind in mf.measure_kinds(manifold)]
+        G.check_points(manifold, x, point_shape)
+    assert {result.device.type for result in results} == {"cpu"}
+
+
+@pytest.mark.parametrize("case", KERNELS, ids=lambda case: case.id)
+def test_mixture_keeps_the_device(case: Case) -> None:
+    w = {name: torch.stack([value, value]) for name, value in case.params.items()}
+    with torch.device("meta"):
+        mix = mf.Mixture(case.kernel, w, torch.zeros(2, dtype=torch.float64, device="cpu"))
+        x = mix.sample((3,), generator=torch.Generator("cpu").manual_seed(0))
+        results = [x, mix.log_prob(x), *mix.log_prob_interval(x), mix.component_log_prob(x)]
+    assert {result.device.type for result in results} == {"cpu"}
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+def test_on_the_real_device(case: Case, device: str) -> None:
+    check_device(case.kernel, case.params, device=device)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_device_agrees_with_cpu(case: Case, device: str, dtype: torch.dtype) -> None:
+    kernel = case.kernel
+    w = {name: value.to(dtype) for name, value in case.params.items()}
+    x = kernel.rsample(w, (64,), torch.Generator().manual_seed(0))
+    there = kernel.log_prob(x.to(device), {name: value.to(device) for name, value in w.items()})
+    tolerance = 1e-9 if dtype == torch.float64 else 2 * case.options.get("dtypes", {}).get("tolerance", 1e-4)
+    torch.testing.assert_close(there.cpu(), kernel.log_prob(x, w), rtol=tolerance, atol=tolerance)
