@@ -21,8 +21,8 @@ from .kernel import Kernel, kernel_for
 from .measure import Measure
 from .mixture import Mixture
 
-TILE = 2**22  # pairs held at once by the leave-one-out sums
-PAIRS = 2**24  # pairs of an evaluation
+TILE = 2**20  # pairs held at once by the leave-one-out sums
+PAIRS = 2**23  # pairs of an evaluation
 
 
 @checkpoint.register_model
@@ -98,7 +98,7 @@ class KernelDensity(nn.Module):
 
         Args:
             seed: draws the data that the leave-one-out likelihood scores.
-            n_scored: how many are scored; None takes as many as make 2^24 pairs of data and components, at least 200.
+            n_scored: how many are scored; None takes as many as make 2^23 pairs of data and components, at least 200.
             max_seconds: stop the search after this time with the best scales so far.
             checkpoint: folder in which every improvement is saved.
         """
@@ -195,7 +195,7 @@ class _Search:
                     lambda log_h, k=k: self.evaluate(k, math.exp(log_h)),
                     bounds=(low, high),
                     method="bounded",
-                    options={"xatol": 0.05},
+                    options={"xatol": 0.08},
                 )
                 if found.fun > previous:
                     break

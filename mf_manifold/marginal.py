@@ -67,7 +67,7 @@ class MarginalFlow(nn.Module):
         latent_dim: int | None = None,
         hidden: Sequence[int] = (128, 128, 128),
         n_frequencies: int = 64,
-        bandwidth: float = 4.0,
+        bandwidth: float = 2.5,
         learn_weights: bool = True,
         kernel_options: dict[str, Any] | None = None,
     ) -> None:

@@ -112,7 +112,7 @@ def test_measure_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
     def _(manifold: geoopt.Manifold, x: Tensor) -> Tensor:
         return -(1 - x[..., 2].square()).log() / 2  # d phi d theta = sin(theta)^-1 d area
 
-    assert mf.measure_kinds(WeightedSphere()) == ("riemannian", "normalized", "cylindrical")
+    assert mf.measure_kinds(WeightedSphere()) == ("riemannian", "cylindrical", "normalized")
     assert mf.measure_kinds(SPHERE) == ("riemannian", "normalized")
     kernel = mf.kernel_for(WeightedSphere(), (3,))
     w = {"loc": unit_vector(3), "concentration": real(3.0)}

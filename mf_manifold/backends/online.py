@@ -10,7 +10,7 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn.functional import threshold_
+from torch.nn.functional import threshold
 
 LN2 = math.log(2.0)
 LOG2E = 1.0 / LN2
@@ -27,7 +27,7 @@ def exponent_floor(dtype: torch.dtype) -> float:
 
 def drop_floor_(powers: Tensor) -> Tensor:
     """Zero for the powers at the floor: times a large derivative they would be gradients of what contributes nothing."""
-    return threshold_(powers, math.exp2(exponent_floor(powers.dtype)), 0.0)
+    return threshold(powers, math.exp2(exponent_floor(powers.dtype)), 0.0, inplace=True)
 
 
 def exponent_limit(dtype: torch.dtype) -> float:
