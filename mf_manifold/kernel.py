@@ -58,6 +58,7 @@ class Kernel(nn.Module):
     exactness: ClassVar[str] = "closed form"
     base_measure: ClassVar[str] = "riemannian"
     has_rsample: bool = True
+    needs_double: bool = False  # whether a network should train in float64
     log_scale_range: tuple[float, float] = (-7.0, 1.0)  # of the network's scales: a floor stops collapse on a datum
 
     def __init__(self, manifold: geoopt.Manifold, point_shape: Shape) -> None:

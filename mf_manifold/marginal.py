@@ -44,6 +44,8 @@ class MarginalFlow(nn.Module):
         learn_weights: let the network weight the components; otherwise all weigh the same, as in the paper.
         kernel_options: constructor options of the kernel, such as ``{"covariance": "full"}``.
 
+    The network has torch's default dtype, and float64 on SPD matrices, whose small eigenvalues float32 loses.
+
     Reference: Negri, Aellen, Jahn, Khorashadizadeh, Roth (2025), Marginal Flow, arXiv 2509.26221, eqs. (1)-(3).
         Weights, Fourier features and a scale per component are additions of this library.
 
@@ -81,6 +83,8 @@ class MarginalFlow(nn.Module):
         self.learn_weights = learn_weights
         self.history: list[dict[str, float]] = []
         self.build_network()
+        if self.kernel.needs_double:
+            self.double()
 
     def build_network(self) -> None:
         """Make the network anew, from torch's global random state.

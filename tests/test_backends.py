@@ -258,6 +258,13 @@ def test_nan_in_one_row_does_not_hide_an_overflow_in_another() -> None:
     torch.testing.assert_close(value, mixture_log_prob(kernel, x, w, backend="dense"), equal_nan=True)
 
 
+def test_sums_of_almost_overflowing_tiles_do_not_overflow() -> None:
+    x, w = torch.tensor([[0.0, 1.0]]), {"psi": torch.full((9, 1), 88.0), "bias": torch.zeros(9)}
+    w["psi"][0], w["bias"][0] = 0.0, 1.0  # the largest bias is the first guess of the maximum
+    value = mixture_log_prob(Linear(), x, w, backend="chunked", chunk_size=1)
+    torch.testing.assert_close(value, mixture_log_prob(Linear(), x, w, backend="dense"))
+
+
 def test_chunked_allocates_no_matrix_of_pairs() -> None:
     if sys.platform != "linux":
         pytest.skip("reads the peak memory from /proc")

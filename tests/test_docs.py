@@ -57,15 +57,20 @@ def test_python_blocks_run(document: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["```python\n1 / 0\n```\n", "```python\nprint(2)\n```\n\n```text output\n3\n```\n", "```python\nx = 1\n```\n```python\ny\n```\n"],
-    ids=["error", "output", "second block"],
-)
-def test_wrong_documents_are_caught(text: str, tmp_path: Path) -> None:
+WRONG = {
+    "```python\n1 / 0\n```\n": "ZeroDivisionError",
+    "```python\nprint(2)\n```\n\n```text output\n3\n```\n": "wrong.md:2: expected\n3\ngot\n2",
+    "```python\nx = 1\n```\n```python no-run\ny = 2\n```\n```python\nx + y\n```\n": "line 8.*NameError: name 'y'",
+}
+
+
+@pytest.mark.parametrize(("text", "message"), WRONG.items(), ids=["error", "output", "not run"])
+def test_wrong_documents_are_caught(text: str, message: str, tmp_path: Path) -> None:
     document = tmp_path / "wrong.md"
     document.write_text(text)
-    assert run_apart(document, tmp_path).returncode != 0
+    done = run_apart(document, tmp_path)
+    assert done.returncode != 0
+    assert re.search(message, done.stderr, re.DOTALL)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda d: d.name)

@@ -46,7 +46,7 @@ class ScaledKernel(Kernel):
     ) -> None:
         super().__init__(manifold, point_shape)
         self.base = kernel_class_for(manifold.base, base)(manifold.base, point_shape, **(base_options or {}))
-        self.has_rsample = self.base.has_rsample
+        self.has_rsample, self.needs_double = self.base.has_rsample, self.base.needs_double
 
     @property
     def options(self) -> dict[str, Any]:

@@ -36,10 +36,12 @@ class SPDLogNormal(CoordinateNormal):
     """
 
     base_measure = "log_euclidean"
+    needs_double = True  # float32 matrices are singular to rounding from condition numbers of 1e7, which training passes
     log_scale_range = (-7.0, 3.0)
 
     def coordinates(self, x: Tensor) -> Tensor:
-        return svec(sym_logm(x))
+        # float32 loses as many digits of the logarithm as the matrix has in its condition number
+        return svec(sym_logm(x.double())).to(x.dtype)
 
     def from_coordinates(self, v: Tensor) -> Tensor:
         return sym_expm(unsvec(v))
