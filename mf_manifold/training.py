@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .marginal import MarginalFlow
 
 WARM_STEPS = 400
+WARM_SHARE = 0.25  # of the time limit
 CHECKS = 50  # validations a run
 EMA = 0.99
 
@@ -42,13 +43,13 @@ def fit(
 
     A network regressed onto matched noise (:func:`mf_manifold.bases.match`) is the start; then AdamW maximises the mean log density of
     mini-batches under fresh components, and an exponential moving average of the weights is validated with frozen components.
-    The result is the same for the same seed, data, machine and number of steps.
+    Without ``max_seconds`` the result is the same for the same seed, data and machine.
 
     Args:
         x: data (n,*E) on the manifold; cast to the model's dtype and device.
         seed: of the network, the split, the batches and the components.
         max_steps: length of the cosine schedule of the learning rate.
-        max_seconds: stop earlier than that, with the best model so far.
+        max_seconds: end earlier than that; the learning rate then follows the clock, and the result is no longer reproducible.
         batch_size: data a step.
         validation_fraction: share of the rows that only select the model and stop the run.
         patience: stop after this many validations (of 50 in ``max_steps``) without improvement.
@@ -134,9 +135,9 @@ class _Run:
                 self.model.load_state_dict(self.best_state)
 
     def step(self, optimizer: torch.optim.Optimizer, step: int) -> float:
-        warmup, phase = min(1.0, step / 20), math.pi * step / self.max_steps
+        warmup, done = min(1.0, step / 20), max(step / self.max_steps, self.seconds() / self.max_seconds)
         for group in optimizer.param_groups:
-            group["lr"] = self.learning_rate * warmup * (0.01 + 0.99 * (0.5 + 0.5 * math.cos(phase)))
+            group["lr"] = self.learning_rate * warmup * (0.01 + 0.99 * (0.5 + 0.5 * math.cos(math.pi * min(1.0, done))))
         rows = torch.randint(len(self.train), (min(self.batch_size, len(self.train)),), generator=self.generator)
         mixture = self.model(generator=self.generator)
         loss = -mixture.log_prob(self.train[rows.to(self.train.device)]).mean()
@@ -169,28 +170,36 @@ class _Run:
         return better
 
     def warm_start(self) -> None:
-        """Regress the network onto matched noise, with scales of the size of the gaps between components."""
-        model, kernel = self.model, self.model.kernel
+        """Regress the network onto matched noise, and set the scales to what the regression left open."""
+        model = self.model
         target = geometry.to_raw(model.manifold, self.train)
         noise = bases.match(target, model.latent_dim, self.generator)
         where = len(model.shift)
         model.shift, model.spread = target.mean(0), target.std(0).clamp_min(1e-6 * float(target.abs().max()))
         wanted = (target - model.shift) / model.spread
-        with torch.no_grad():
-            model.head.weight[where:] = 0.0
-            model.head.bias[where:-1] = kernel.raw_from_scale(self.gap(target))
-            model.head.bias[-1] = 0.0
         optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
         steps = min(WARM_STEPS, self.max_steps)
         for step in range(steps):
-            if self.out_of_time():
-                return
+            if self.seconds() > WARM_SHARE * self.max_seconds:
+                break
             optimizer.param_groups[0]["lr"] = 3e-3 * (1 - step / steps) + 1e-4
             rows = torch.randint(len(noise), (min(4096, len(noise)),), generator=self.generator).to(noise.device)
             error = (model.network(noise[rows])[:, :where] - wanted[rows]).square().mean()
             optimizer.zero_grad()
             error.backward()
             optimizer.step()
+        self.set_scale(target, noise)
+
+    @torch.no_grad()
+    def set_scale(self, target: Tensor, noise: Tensor) -> None:
+        """Start all components at the typical miss of the regression or at the gap between components, the larger one."""
+        model, where = self.model, len(self.model.shift)
+        rows = torch.randperm(len(noise), generator=self.generator)[:4096].to(noise.device)
+        found = model.shift + model.spread * model.network(noise[rows])[:, :where]
+        miss = (found - target[rows]).square().sum(-1).median() / model.kernel.dim
+        model.head.weight[where:] = 0.0
+        model.head.bias[where:-1] = model.kernel.raw_from_scale(max(self.gap(target), float(miss) ** 0.5))
+        model.head.bias[-1] = 0.0
 
     def gap(self, target: Tensor) -> float:
         """Median distance within which a datum has its share of neighbours, a few components' worth."""
