@@ -59,8 +59,8 @@ class Case:
 
 
 EMG_SPLIT = (
-    "Neighbouring windows of one gesture are alike, so a random split of windows leaks between training and test. Whole holds of a "
-    "gesture are held out instead, and the standard error counts holds."
+    "Neighbouring windows of one gesture are alike, so a random split of windows leaks between training and test. Whole holds "
+    "of a gesture are held out instead, and the standard error counts holds."
 )
 CASES = (
     Case(

@@ -78,7 +78,8 @@ GLOSSARY = {
     "volume, which does not change when the channels are rescaled or mixed by any invertible matrix.",
     "total mass": "The integral of the fitted density over its manifold, which must be 1. It is computed, not assumed: by "
     "adaptive quadrature over the whole sphere or torus (± estimates a bound of its error), or by importance sampling from "
-    "Wishart laws on covariance matrices (± is a standard error), whose sampler and density are independent of those under test.",
+    "Wishart laws on covariance matrices (± is a standard error), whose sampler and density share nothing with those under "
+    "test.",
     "MarginalFlow": "A neural network draws the components of a mixture. Scores belong to one frozen draw, an exact density.",
     "KernelDensity": "One component at every datum, whose scales maximise the leave-one-out likelihood: the rival that every "
     "learned density should beat.",
@@ -176,9 +177,7 @@ def _section(output: Path, section: Section) -> str:
 
 def _page(output: Path, sections: list[Section], rows: list[Row], footer: str, quick: bool) -> str:
     """The page; everything it shows is inside it."""
-    warning = (
-        "This was a quick run on a few hundred rows with a few steps: it shows that everything works, its scores mean nothing."
-    )
+    warning = "This was a quick run on a few hundred rows: it shows that everything works, its scores mean nothing."
     intro = (
         "Densities on a sphere, a torus and symmetric positive definite matrices, fitted to real data by this package and scored "
         "on data that the fits never saw. Every density is exact and normalised with respect to the stated measure."

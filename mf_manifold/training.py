@@ -118,6 +118,7 @@ class _Run:
         average, stale, every = None, 0, max(1, self.max_steps // CHECKS)
         try:
             self.warm_start()
+            self.validate(self.model, 0, float(self.loss().detach()))
             optimizer = torch.optim.AdamW(self.model.parameters(), lr=self.learning_rate, weight_decay=1e-4)
             average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(EMA))
             for step in range(1, self.max_steps + 1):
@@ -134,13 +135,17 @@ class _Run:
             if self.best_state:
                 self.model.load_state_dict(self.best_state)
 
+    def loss(self) -> Tensor:
+        """Mean negative log density of a batch under fresh components."""
+        rows = torch.randint(len(self.train), (min(self.batch_size, len(self.train)),), generator=self.generator)
+        mixture = self.model(generator=self.generator)
+        return -mixture.log_prob(self.train[rows.to(self.train.device)]).mean()
+
     def step(self, optimizer: torch.optim.Optimizer, step: int) -> float:
         warmup, done = min(1.0, step / 20), max(step / self.max_steps, self.seconds() / self.max_seconds)
         for group in optimizer.param_groups:
             group["lr"] = self.learning_rate * warmup * (0.01 + 0.99 * (0.5 + 0.5 * math.cos(math.pi * min(1.0, done))))
-        rows = torch.randint(len(self.train), (min(self.batch_size, len(self.train)),), generator=self.generator)
-        mixture = self.model(generator=self.generator)
-        loss = -mixture.log_prob(self.train[rows.to(self.train.device)]).mean()
+        loss = self.loss()
         value = float(loss.detach())
         if not math.isfinite(value):
             raise FloatingPointError(

@@ -154,7 +154,10 @@ def composite_rows() -> list[Case]:
     globe, clock = geoopt.Scaled(SPHERE, 6.0), geoopt.Scaled(TORUS, 0.5)
     pose_metric = geoopt.ProductManifold((SPHERE, 3), (SPD_LEM, (2, 2)))
     angles = {"loc": real([1.0, -3.0]), "scale": real([0.3, 2.0])}
+    turntable = geoopt.ProductManifold((SPHERE, 3), (TORUS, 1))
+    on_turntable = {"loc_0": unit_vector(3), "concentration_0": real(3.0), "loc_1": real([3.0]), "scale_1": real([0.8])}
     return [
+        case("sphere2xtorus1-product", turntable, None, on_turntable),
         case("torus1xeuclidean2-product", cylinder, None, on_cylinder),
         case("sphere2xspd2-product", pose, None, on_pose, centered={"metric": pose_metric}),
         case("scaled_sphere2-von_mises_fisher_20", globe, "von_mises_fisher", vmf, centered={"metric": SPHERE}),

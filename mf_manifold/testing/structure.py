@@ -98,7 +98,8 @@ def check_dtypes(kernel: Kernel, params: Params, *, tolerance: float = 1e-4, see
     expected = kernel.log_prob(x32.double(), w64)
     for default in (torch.float32, torch.float64):
         with _default_dtype(default):
-            results = [kernel.log_prob(x32, w32), kernel.log_prob(x32.double(), w64), kernel.rsample(w32, (2,))]
+            draw = kernel.rsample(w32, (2,), generator_for(seed))
+            results = [kernel.log_prob(x32, w32), kernel.log_prob(x32.double(), w64), draw]
             many = {k: v.unsqueeze(0) for k, v in w32.items()}
             results.append(kernel.pairwise_log_prob(x32, many).squeeze(1))
         types = [r.dtype for r in results]

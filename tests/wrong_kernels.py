@@ -1,0 +1,219 @@
+"""Kernels that are wrong on purpose, with the mistakes that published code has made; ``mutants.py`` puts them to use."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import geoopt
+import torch
+from cases import real
+from torch import Tensor
+
+from mf_manifold import geometry
+from mf_manifold.bessel import log_vmf_normalizer
+from mf_manifold.geometry import Shape
+from mf_manifold.kernel import Params
+from mf_manifold.kernels.coordinate_normal import EuclideanNormal
+from mf_manifold.kernels.spd_log_normal import SPDLogNormal
+from mf_manifold.kernels.spd_wishart import SPDWishart
+from mf_manifold.kernels.sphere_von_mises_fisher import VonMisesFisher
+from mf_manifold.kernels.sphere_wrapped_normal import SphereWrappedNormal
+from mf_manifold.kernels.torus_wrapped_normal import TorusWrappedNormal
+from mf_manifold.manifolds.sphere import chord2
+from mf_manifold.special import log_sinhc, wishart_log_constant
+
+
+def _gaussian(theta: Tensor, scale: Tensor, dim: int) -> Tensor:
+    return -theta.square() / (2 * scale.square()) - dim * (scale.log() + math.log(2 * math.pi) / 2)
+
+
+class NoVolumeFactor(SphereWrappedNormal):
+    """A normal density of the distance, without the volume element of the exponential map."""
+
+    def _log_prob(self, x: Tensor, w: Params) -> Tensor:
+        return _gaussian(geometry.dist(self.manifold, x, w["loc"]), w["scale"], self.dim)
+
+
+class PrincipalBranch(SphereWrappedNormal):
+    """Only the shortest of the geodesics that reach a point."""
+
+    def _log_prob(self, x: Tensor, w: Params) -> Tensor:
+        theta = geometry.dist(self.manifold, x, w["loc"])
+        return _gaussian(theta, w["scale"], self.dim) + (self.dim - 1) * (theta / theta.sin()).log()
+
+
+class OneTurnTorus(TorusWrappedNormal):
+    """A normal density of the wrapped difference, its images forgotten."""
+
+    def _log_prob(self, x: Tensor, w: Params) -> Tensor:
+        delta = geometry.logmap(self.manifold, w["loc"], x)
+        return torch.distributions.Normal(0, w["scale"], validate_args=False).log_prob(delta).sum(-1)
+
+
+class HyperbolicFactorOnSPD(SPDLogNormal):
+    """The volume factor sinh(d) / d of hyperbolic space, of the distance instead of the eigenvalue gaps."""
+
+    base_measure = "riemannian"
+
+    def _log_prob(self, x: Tensor, w: Params) -> Tensor:
+        distance = torch.linalg.vector_norm(self.coordinates(x) - self.coordinates(w["loc"]), dim=-1)
+        return super()._log_prob(x, w) - (self.point_shape[0] - 1) * log_sinhc(distance / math.sqrt(2))
+
+
+class WishartWithoutRoots(SPDWishart):
+    """The factor 2^(p (p - 1) / 4) between Lebesgue measure and the volume forgotten."""
+
+    def _log_prob(self, x: Tensor, w: Params) -> Tensor:
+        p = self.point_shape[0]
+        return super()._log_prob(x, w) + p * (p - 1) / 4 * math.log(2)
+
+
+class WishartTraceConstant(SPDWishart):
+    """Degrees of freedom off by one in the constant alone."""
+
+    def _log_prob(self, x: Tensor, w: Params) -> Tensor:
+        p = self.point_shape[0]
+        return super()._log_prob(x, w) + wishart_log_constant(w["df"] - 1, p) - wishart_log_constant(w["df"], p)
+
+
+class WishartOneLess(SPDWishart):
+    """A proper density, of one degree of freedom fewer than the sampler has."""
+
+    def _log_prob(self, x: Tensor, w: Params) -> Tensor:
+        return super()._log_prob(x, {**w, "df": w["df"] - 1})
+
+
+class ClampedDistance(SphereWrappedNormal):
+    """geoopt's distance, which is 0.0141 in float32 between equal points."""
+
+    def _log_prob(self, x: Tensor, w: Params) -> Tensor:
+        distance = geoopt.Sphere().dist(x, w["loc"])
+        near2 = (2 * (distance / 2).sin()).square()
+        return self._isotropic(near2, 4 - near2, w["scale"])
+
+
+class AmbientNormalizer(VonMisesFisher):
+    """The normaliser of the sphere one dimension up: intrinsic and ambient dimension confused."""
+
+    def _log_prob(self, x: Tensor, w: Params) -> Tensor:
+        own, other = (log_vmf_normalizer(n, w["concentration"]) for n in (self.point_shape[0], self.point_shape[0] + 1))
+        return super()._log_prob(x, w) + other - own
+
+    def bilinear(self, x: Tensor, w: Params) -> None:
+        return None
+
+
+class WideSampler(SphereWrappedNormal):
+    """A sampler whose scale is 2 % too large."""
+
+    def rsample(self, w: Params, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
+        return super().rsample({**w, "scale": 1.02 * w["scale"]}, sample_shape, generator)
+
+
+class MirroredSampler(TorusWrappedNormal):
+    """Correlations of the wrong sign: every single angle is right."""
+
+    def rsample(self, w: Params, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
+        signs = real([1.0, -1.0]).to(w["loc"])
+        return w["loc"] + signs * geometry.logmap(self.manifold, w["loc"], super().rsample(w, sample_shape, generator))
+
+
+class FrameDependent(SphereWrappedNormal):
+    """Unequal standard deviations along the axes of a frame that no rotation keeps."""
+
+    def _tangent(self, w: Params) -> Params:
+        loc, deviations = w["loc"], w["scale"].unsqueeze(-1) * real([1.0, 1.5])
+        axes = geometry.from_coords(self.manifold, loc.unsqueeze(-2), torch.eye(2, dtype=loc.dtype) * deviations.unsqueeze(-2))
+        return {"loc": loc, "covariance_matrix": axes.mT @ axes}
+
+    def _log_prob(self, x: Tensor, w: Params) -> Tensor:
+        tangent = self._tangent(w)
+        near2, far2 = chord2(x, w["loc"]), chord2(x, -w["loc"])
+        return self._wind(near2, far2, *self._tangent_precision(x, tangent, near2 > far2))
+
+    def pairwise_log_prob(self, x: Tensor, w: Params) -> Tensor:
+        return self.log_prob(x.unsqueeze(1), w)
+
+    def rsample(self, w: Params, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
+        tangent = self._tangent(w)
+        return SphereWrappedNormal(self.manifold, self.point_shape, "full").rsample(tangent, sample_shape, generator)
+
+
+class ArccosGradient(SphereWrappedNormal):
+    """The angle by arccos, whose gradient at loc is NaN."""
+
+    def _log_prob(self, x: Tensor, w: Params) -> Tensor:
+        theta = torch.arccos((x * w["loc"]).sum(-1).clamp(-1, 1))
+        return self._isotropic((2 * (theta / 2).sin()).square(), (2 * (theta / 2).cos()).square(), w["scale"])
+
+
+class DetachedScale(SphereWrappedNormal):
+    """A density that does not tell its scale's gradient."""
+
+    def _log_prob(self, x: Tensor, w: Params) -> Tensor:
+        return super()._log_prob(x, {**w, "scale": w["scale"].detach()})
+
+
+class DetachedLocation(SphereWrappedNormal):
+    """Samples that do not follow the location when it moves."""
+
+    def rsample(self, w: Params, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
+        return super().rsample({**w, "loc": w["loc"].detach()}, sample_shape, generator)
+
+
+class ForgetsTheDevice(EuclideanNormal):
+    """A constant made where torch makes them by default."""
+
+    def _log_prob(self, x: Tensor, w: Params) -> Tensor:
+        return super()._log_prob(x, w) + torch.zeros(())
+
+    def bilinear(self, x: Tensor, w: Params) -> None:
+        return None
+
+
+class AlwaysDouble(EuclideanNormal):
+    """Results in float64 whatever comes in."""
+
+    def _log_prob(self, x: Tensor, w: Params) -> Tensor:
+        return super()._log_prob(x, w).double()
+
+
+class BroadcastsAway(EuclideanNormal):
+    """A reduction over all trailing dimensions, right for one component only."""
+
+    def _log_prob(self, x: Tensor, w: Params) -> Tensor:
+        white = (x - w["loc"]) / w["scale"]
+        return -(white.square().flatten(max(x.ndim - 2, 0)).sum(-1) / 2) - w["scale"].log().sum() - math.log(2 * math.pi)
+
+    def bilinear(self, x: Tensor, w: Params) -> None:
+        return None
+
+
+class DeadParameter(EuclideanNormal):
+    """A network output that nothing depends on."""
+
+    @property
+    def num_raw_shape(self) -> int:
+        return super().num_raw_shape + 1
+
+    def shaped(self, points: Tensor, shape: Tensor) -> Params:
+        return super().shaped(points, shape[..., :-1])
+
+
+class VarianceForScale(EuclideanNormal):
+    """``centered`` takes the standard deviation for a variance."""
+
+    def centered(self, points: Tensor, scale: Tensor) -> Params:
+        return super().centered(points, scale.sqrt())
+
+
+class ShortBilinear(VonMisesFisher):
+    """A matrix-product form without its bias: only the fast path is wrong."""
+
+    def bilinear(self, x: Tensor, w: Params) -> Any:
+        form = super().bilinear(x, w)
+        return form._replace(bias=torch.zeros_like(form.bias))
+
+    def pairwise_log_prob(self, x: Tensor, w: Params) -> Tensor:
+        return self.log_prob(x.unsqueeze(1), w)
