@@ -106,6 +106,7 @@ class KernelDensity(nn.Module):
         if x.ndim != 1 + len(self.point_shape) or len(x) < 3:
             raise ValueError(f"Expected at least 3 points (n, {self.point_shape}), got shape {tuple(x.shape)}.")
         self.points = geometry.project(self.manifold, x.detach()).clone()
+        self.scales = self.points.new_empty(0)
         search = _Search(self, seed, n_scored, max_seconds, progress, checkpoint)
         search.run()
         return self
@@ -129,7 +130,7 @@ class KernelDensity(nn.Module):
         """Log density at ``x`` with respect to ``measure``; (*S,*E) -> (*S)."""
         return self.mixture.log_prob(x, measure)
 
-    def sample(self, sample_shape: Shape = torch.Size(), generator: torch.Generator | None = None) -> Tensor:
+    def sample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
         """Independent samples; -> (*sample_shape,*E)."""
         return self.mixture.sample(sample_shape, generator)
 
@@ -214,11 +215,12 @@ class _Search:
 
     def _scales(self, k: int, h: float) -> Tensor:
         if self.model.neighbors is None:
-            return torch.full_like(self.distances[:, 1], h * float(self.distances[:, 1].median()))
-        return (h * self.distances[:, k]).clamp_min(self.floor)
+            scale = min(h * float(self.distances[:, 1].median()), self.model.kernel.max_scale)
+            return torch.full_like(self.distances[:, 1], max(scale, self.floor))
+        return (h * self.distances[:, k]).clamp(self.floor, self.model.kernel.max_scale)
 
     def evaluate(self, k: int, h: float) -> float:
-        if time.monotonic() > self.deadline and len(self.model.scales):
+        if time.monotonic() > self.deadline and self.best < math.inf:
             raise TimeoutError
         scales = self._scales(k, h)
         nll = -float(self._leave_one_out(k, scales, self._scales(k + 1, h)).mean())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import geoopt
 import torch
@@ -28,7 +28,7 @@ def as_measure(manifold: geoopt.Manifold, measure: Measure | str | None) -> Meas
 class ManifoldDistribution(Distribution):
     """What all distributions of this library share: a manifold, a named reference measure, validated points."""
 
-    arg_constraints: dict[str, constraints.Constraint] = {}
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
 
     def __init__(
         self,
@@ -142,13 +142,13 @@ class KernelDistribution(ManifoldDistribution):
         self._check(value)
         return self._to_measure(self.kernel.log_prob(value, self.params), value, measure)
 
-    def rsample(self, sample_shape: Shape = torch.Size(), generator: torch.Generator | None = None) -> Tensor:  # type: ignore[override]
+    def rsample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:  # type: ignore[override]
         """Pathwise differentiable samples; -> (*sample_shape,*B,*E)."""
         if not self.has_rsample:
             raise NotImplementedError(f"{self.kernel.name} has no pathwise sampler here; call sample() instead.")
         return self._draw(sample_shape, generator)
 
-    def sample(self, sample_shape: Shape = torch.Size(), generator: torch.Generator | None = None) -> Tensor:  # type: ignore[override]
+    def sample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:  # type: ignore[override]
         """Independent samples; -> (*sample_shape,*B,*E)."""
         with torch.no_grad():
             return self._draw(sample_shape, generator)

@@ -7,6 +7,7 @@ dimensions.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
@@ -45,9 +46,9 @@ class OnManifold(constraints.Constraint):
 class Kernel(nn.Module):
     """A parametric family q(x | w) of exactly normalised densities on a manifold.
 
-    A subclass states ``event_shapes`` (parameter names with their trailing shapes; a ``scale`` of size 1 broadcasts), ``base_measure`` (the measure that its
-    formula uses), ``exactness``, and implements :meth:`_log_prob`, :meth:`rsample` and :meth:`centered`. Everything public is
-    with respect to the Riemannian volume of the manifold's metric.
+    A subclass states ``event_shapes`` (parameter names with their trailing shapes; a ``scale`` of size 1 broadcasts),
+    ``base_measure`` (the measure that its formula uses), ``exactness``, and implements :meth:`_log_prob`, :meth:`rsample`
+    and :meth:`centered`. Everything public is with respect to the Riemannian volume of the manifold's metric.
 
     Shapes: points (*B,*E); a parameter is (*B, its event shape); log densities (*B).
     """
@@ -58,6 +59,7 @@ class Kernel(nn.Module):
     exactness: ClassVar[str] = "closed form"
     base_measure: ClassVar[str] = "riemannian"
     has_rsample: bool = True
+    max_scale: float = math.inf  # the largest that centered() accepts
     needs_double: bool = False  # whether a network should train in float64
     log_scale_range: tuple[float, float] = (-7.0, 1.0)  # of the network's scales: a floor stops collapse on a datum
 

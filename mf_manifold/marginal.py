@@ -137,7 +137,7 @@ class MarginalFlow(nn.Module):
         """Log density at ``x`` under freshly drawn components, the same for all rows; (*S,*E) -> (*S)."""
         return self().log_prob(x, measure)
 
-    def sample(self, sample_shape: Shape = torch.Size(), generator: torch.Generator | None = None) -> Tensor:
+    def sample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
         """Samples of freshly drawn components; -> (*sample_shape,*E)."""
         with torch.no_grad():
             return self(generator=generator).sample(sample_shape, generator)

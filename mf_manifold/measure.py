@@ -63,8 +63,8 @@ def measure_kinds(manifold: geoopt.Manifold) -> tuple[str, ...]:
 class Measure:
     """A named reference measure on a manifold.
 
-    ``riemannian`` is the volume of the manifold's own metric (surface of the unit sphere, radians on the torus, affine-invariant
-    volume on SPD); ``normalized`` the uniform probability of a compact manifold; ``lebesgue`` on SPD is
+    ``riemannian`` is the volume of the manifold's own metric (surface of the unit sphere, radians on the torus,
+    affine-invariant volume on SPD); ``normalized`` the uniform probability of a compact manifold; ``lebesgue`` on SPD is
     dX over the free entries i <= j.
 
     Raises:

@@ -106,7 +106,7 @@ class Mixture(ManifoldDistribution):
         center = self._to_measure(log_q, x, None) + variance / 2
         return center - z * variance.sqrt(), center + z * variance.sqrt(), effective
 
-    def sample(self, sample_shape: Shape = torch.Size(), generator: torch.Generator | None = None) -> Tensor:  # type: ignore[override]
+    def sample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:  # type: ignore[override]
         """Independent samples: a component by its weight, then a point of it; -> (*sample_shape,*E)."""
         count, like = math.prod(sample_shape), next(iter(self.params.values()))
         if self.log_weights is None:

@@ -77,9 +77,8 @@ GLOSSARY = {
     "for positions on the earth; radians for each torsion angle ((2π)² in total); for covariance matrices the affine-invariant "
     "volume, which does not change when the channels are rescaled or mixed by any invertible matrix.",
     "total mass": "The integral of the fitted density over its manifold, which must be 1. It is computed, not assumed: by "
-    "adaptive quadrature over the whole sphere or torus (± estimates a bound of its error), or by importance sampling from "
-    "Wishart laws on covariance matrices (± is a standard error), whose sampler and density share nothing with those under "
-    "test.",
+    "adaptive quadrature over the whole sphere or torus (± estimates a bound of its error), or by importance sampling of "
+    "covariance matrices (± is a standard error), whose sampler, density and Jacobian share no code with those under test.",
     "MarginalFlow": "A neural network draws the components of a mixture. Scores belong to one frozen draw, an exact density.",
     "KernelDensity": "One component at every datum, whose scales maximise the leave-one-out likelihood: the rival that every "
     "learned density should beat.",
@@ -179,8 +178,8 @@ def _page(output: Path, sections: list[Section], rows: list[Row], footer: str, q
     """The page; everything it shows is inside it."""
     warning = "This was a quick run on a few hundred rows: it shows that everything works, its scores mean nothing."
     intro = (
-        "Densities on a sphere, a torus and symmetric positive definite matrices, fitted to real data by this package and scored "
-        "on data that the fits never saw. Every density is exact and normalised with respect to the stated measure."
+        "Densities on a sphere, a torus and symmetric positive definite matrices, fitted to real data by this package and "
+        "scored on data that the fits never saw. Every density is exact and normalised with respect to the stated measure."
     )
     terms = "".join(_tag("dt", html.escape(term)) + _tag("dd", html.escape(text)) for term, text in GLOSSARY.items())
     body = [

@@ -41,8 +41,9 @@ def fit(
 ) -> None:
     """Fit a marginal flow from scratch by maximum likelihood, keeping the model that validates best.
 
-    A network regressed onto matched noise (:func:`mf_manifold.bases.match`) is the start; then AdamW maximises the mean log density of
-    mini-batches under fresh components, and an exponential moving average of the weights is validated with frozen components.
+    A network regressed onto matched noise (:func:`mf_manifold.bases.match`) is the start; then AdamW maximises the mean log
+    density of mini-batches under fresh components, and an exponential moving average of the weights is validated with frozen
+    components.
     Without ``max_seconds`` the result is the same for the same seed, data and machine.
 
     Args:

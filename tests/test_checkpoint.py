@@ -77,7 +77,7 @@ def test_unknown_class_and_manifold(saved: Path) -> None:
     with pytest.raises(ValueError, match=r"got 'os.system'"):
         mf.load(saved)
     rewrite(saved, **{"class": "KernelDensity", "config": {"manifold": {"type": "Nowhere"}}})
-    with pytest.raises(ValueError, match="'Nowhere'|parts do not fit"):
+    with pytest.raises(ValueError, match=r"'Nowhere'|parts do not fit"):
         mf.load(saved)
 
 

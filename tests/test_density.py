@@ -116,3 +116,15 @@ def test_unfitted_and_too_few_points_say_what_to_do() -> None:
         kde.fit(von_mises_fisher_sample(2))
     with pytest.raises(ValueError, match="2 of 10 rows are off it"):
         kde.fit(torch.cat([von_mises_fisher_sample(8), 1.5 * von_mises_fisher_sample(2)]))
+
+
+def test_a_handful_of_scattered_points_fits_with_any_kernel() -> None:
+    x = mf.geometry.sample_uniform(SPHERE, (3,), (5,), generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    for kernel in ("wrapped_normal", "von_mises_fisher"):
+        assert torch.isfinite(mf.KernelDensity(SPHERE, (3,), kernel).fit(x, progress=False).log_prob(x)).all()
+
+
+def test_fitting_again_forgets_the_first_data() -> None:
+    kde = mf.KernelDensity(SPHERE, (3,)).fit(von_mises_fisher_sample(300), progress=False)
+    kde.fit(von_mises_fisher_sample(50, seed=4), progress=False, max_seconds=0.0)
+    assert kde.mixture.n_components == 50

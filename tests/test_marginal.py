@@ -196,7 +196,7 @@ def test_bad_input_gets_one_clear_sentence() -> None:
     flow = mf.MarginalFlow(SPHERE, (3,), **SMALL)
     bad = ring(50).clone()
     bad[17, 0] = math.nan
-    with pytest.raises(ValueError, match="1 of 50 rows have NaN.*first row 17"):
+    with pytest.raises(ValueError, match=r"1 of 50 rows have NaN.*first row 17"):
         flow.fit(bad)
     with pytest.raises(ValueError, match="at least 10 points"):
         flow.fit(ring(5))

@@ -56,6 +56,7 @@ class ProductKernel(Kernel):
         self._modules["parts"] = nn.ModuleList([kernel_class_for(m, n)(m, s, **o) for m, s, n, o in parts])
         self.has_rsample = all(part.has_rsample for part in self.parts)
         self.needs_double = any(part.needs_double for part in self.parts)
+        self.max_scale = min(part.max_scale for part in self.parts)
 
     @property
     def parts(self) -> list[Kernel]:

@@ -47,6 +47,7 @@ class ScaledKernel(Kernel):
         super().__init__(manifold, point_shape)
         self.base = kernel_class_for(manifold.base, base)(manifold.base, point_shape, **(base_options or {}))
         self.has_rsample, self.needs_double = self.base.has_rsample, self.base.needs_double
+        self.max_scale = self.base.max_scale
 
     @property
     def options(self) -> dict[str, Any]:

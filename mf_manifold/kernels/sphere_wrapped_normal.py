@@ -72,6 +72,7 @@ class SphereWrappedNormal(Kernel):
     parameter_names = ("loc", "scale | covariance_matrix")
     exactness = "series"
     log_scale_range = (-7.0, 0.0)
+    max_scale = MAX_SCALE
 
     def __init__(self, manifold: geoopt.Manifold, point_shape: Shape, covariance: str = "isotropic") -> None:
         super().__init__(manifold, point_shape)

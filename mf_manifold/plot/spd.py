@@ -149,9 +149,9 @@ def _draw_sizes(axes: Axes, clouds: Clouds) -> None:
 
 def _eigenvalues(mixture: Mixture, points: Tensor | None, samples: Tensor, title: str | None, held_out: float | None) -> Figure:
     clouds = clouds_of(points, samples)
-    with new_figure(13.5, 4.6) as figure:
+    with new_figure(13.5, 4.8) as figure:
         axes = figure.subplots(1, 3)
-        for cloud, color, name in clouds:
+        for cloud, color, name in reversed(clouds):  # data on top: they are usually fewer
             spectrum = to_array(torch.linalg.eigvalsh(thinned(cloud).double()).log())
             axes[0].scatter(
                 spectrum[:, 0],

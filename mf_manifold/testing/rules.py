@@ -94,7 +94,8 @@ def tangent_rule(density: Density, where: Pilot) -> Rule:
 
 def importance_rule(density: Density, where: Pilot, seed: int, count: int = IMPORTANCE) -> Rule:
     """Student-t proposals in the tangent space, cut off where geodesics stop being shortest: any manifold, any dimension."""
-    dim, df, generator = density.dim, DEGREES_OF_FREEDOM, generator_for(seed)
+    # a stream of its own: with the pilot's draws the proposals would depend on the points that they weigh
+    dim, df, generator = density.dim, DEGREES_OF_FREEDOM, generator_for(seed + 100)
     z = torch.randn(count, dim, dtype=torch.float64, generator=generator)
     chi2 = torch.randn(count, int(df), dtype=torch.float64, generator=generator).square().sum(-1, keepdim=True)
     z = z * torch.sqrt(df / chi2)
@@ -129,13 +130,16 @@ def is_zonal(density: Density, seed: int) -> bool:
     return bool((values.amax(1) - values.amin(1)).amax() < 1e-8)
 
 
-def rule_for(density: Density, seed: int, zonal: bool = False) -> Rule:
-    """The most exact rule that the manifold allows; ``zonal`` promises functions of the angle to the centre alone."""
+def rule_for(density: Density, seed: int, mass_only: bool = False) -> Rule:
+    """The most exact rule that the manifold allows.
+
+    ``mass_only`` promises that nothing but the density is integrated, which polar coordinates do on any sphere if it is zonal.
+    """
     base, log_scale = density.manifold, 0.0
     while isinstance(base, geoopt.Scaled):
         base, log_scale = base.base, log_scale + float(base.log_scale)
     rule = None
-    if isinstance(base, geoopt.Sphere) and (density.dim <= 2 or zonal):
+    if isinstance(base, geoopt.Sphere) and (density.dim <= 2 or (mass_only and is_zonal(density, seed))):
         rule = polar_rule(density.center)
     elif isinstance(base, Torus) and density.dim <= 2:
         rule = torus_rule(density.center)
