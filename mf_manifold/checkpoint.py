@@ -50,7 +50,7 @@ def save(model: nn.Module, path: str | os.PathLike[str], *, overwrite: bool = Fa
     if target.exists() and not overwrite:
         raise FileExistsError(f"Expected a new checkpoint path, but {target} exists. Pass overwrite=True to replace it.")
     header = {"format": FORMAT, "class": type(model).__name__, "config": model.config()}  # type: ignore[operator]
-    tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    tensors = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}  # parts may share memory
     with atomic_path(target) as temporary:
         save_file(tensors, temporary, metadata={"mf_manifold": json.dumps(header)})
     return target

@@ -136,15 +136,23 @@ def airports() -> Dataset:
     )
 
 
-def alanine_dipeptide() -> Dataset:
+def alanine_dipeptide(every: int = 1) -> Dataset:
     """Backbone torsions (phi, psi) of alanine dipeptide in water-like solvent at 300 K, on the torus T^2, in time order.
 
-    The frames are those of one trajectory of a replica-exchange simulation and correlated in time, so ``groups`` numbers
-    blocks of 400 consecutive frames.
+    The frames are those of one trajectory of a replica-exchange simulation and correlated over about 10 frames, so ``groups``
+    numbers blocks of 400 consecutive frames.
+
+    Args:
+        every: keep each ``every``-th frame only.
+
+    Raises:
+        ValueError: ``every`` is below 1.
 
     >>> alanine_dipeptide().point_shape
     (2,)
     """
+    if every < 1:
+        raise ValueError(f"Expected every >= 1 frames, got {every}.")
     with (importlib.resources.files(__package__) / "data" / "alanine_dipeptide.npz").open("rb") as stream:
         table = np.load(stream)
         angles, interval = torch.from_numpy(table["angles"]).double(), float(table["interval_ps"])
@@ -152,14 +160,15 @@ def alanine_dipeptide() -> Dataset:
         temperature = float(table["temperature_K"])
     return Dataset(
         name="alanine dipeptide",
-        points=angles,
+        points=angles[::every],
         manifold=Torus(),
         point_shape=(2,),
         units="radians (phi, psi)",
         source=f"{source}, {temperature:g} K",
         license="that of mf-manifold",
-        note=f"{len(angles)} frames, one every {interval:g} ps; blocks of {TORSION_BLOCK} consecutive frames stay together.",
-        groups=torch.arange(len(angles)) // TORSION_BLOCK,
+        note=f"{len(angles[::every])} frames, one every {every * interval:g} ps; "
+        f"blocks of {TORSION_BLOCK * interval / 1000:.2g} ns stay together.",
+        groups=(torch.arange(len(angles)) // TORSION_BLOCK)[::every],
     )
 
 

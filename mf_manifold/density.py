@@ -69,6 +69,8 @@ class KernelDensity(nn.Module):
     ) -> None:
         super().__init__()
         self.kernel: Kernel = kernel_for(manifold, point_shape, kernel, **(kernel_options or {}))
+        if neighbors is not None and (not neighbors or min(neighbors) < 1):
+            raise ValueError(f"Expected neighbors of at least one positive number, or None, got {neighbors}.")
         self.neighbors = None if neighbors is None else tuple(sorted(neighbors))
         self.history: list[dict[str, float]] = []
         self.register_buffer("points", torch.empty(0, *self.kernel.point_shape))
@@ -107,6 +109,8 @@ class KernelDensity(nn.Module):
             raise ValueError(f"Expected at least 3 points (n, {self.point_shape}), got shape {tuple(x.shape)}.")
         self.points = geometry.project(self.manifold, x.detach()).clone()
         self.scales = self.points.new_empty(0)
+        if n_scored is not None and n_scored < 1:
+            raise ValueError(f"Expected n_scored >= 1, or None, got {n_scored}.")
         search = _Search(self, seed, n_scored, max_seconds, progress, checkpoint)
         search.run()
         return self

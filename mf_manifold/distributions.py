@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import geoopt
@@ -180,8 +180,29 @@ def _as_tensors(params: dict[str, Any], event_dims: Mapping[str, int]) -> Params
     return out
 
 
-def _kernel_with(manifold: geoopt.Manifold, name: str | None, params: Mapping[str, Any]) -> Kernel:
+Name = str | Sequence[str | None] | None
+
+
+def _product_with(manifold: geoopt.ProductManifold, name: Name, params: Mapping[str, Any]) -> Kernel:
+    names = [None] * manifold.n_manifolds if name is None or isinstance(name, str) else list(name)
+    if len(names) != manifold.n_manifolds:
+        raise ValueError(f"Expected a kernel name for each of {manifold.n_manifolds} parts, got {names}.")
+    parts = []
+    for i, (part, part_name) in enumerate(zip(manifold.manifolds, names, strict=True)):
+        own = {k.removesuffix(f"_{i}"): v for k, v in params.items() if k.endswith(f"_{i}")}
+        parts.append(_kernel_with(part, part_name, own))
+    options = [part.options for part in parts]
+    return kernel_for(
+        manifold, (manifold.n_elements,), "product", kernels=[part.name for part in parts], part_options=options
+    )
+
+
+def _kernel_with(manifold: geoopt.Manifold, name: Name, params: Mapping[str, Any]) -> Kernel:
     """The kernel whose variant and point shape the keyword arguments imply."""
+    if isinstance(manifold, geoopt.ProductManifold):
+        return _product_with(manifold, name, params)
+    if name is not None and not isinstance(name, str):
+        raise ValueError(f"Expected one kernel name on {type(manifold).__name__}, got {list(name)}.")
     if isinstance(manifold, geoopt.Scaled):
         base = _kernel_with(manifold.base, name, params)
         return kernel_for(manifold, base.point_shape, base.name, **base.options)
@@ -192,7 +213,7 @@ def _kernel_with(manifold: geoopt.Manifold, name: str | None, params: Mapping[st
 
 def distribution(
     manifold: geoopt.Manifold,
-    name: str | None = None,
+    name: Name = None,
     *,
     measure: Measure | str | None = None,
     validate_args: bool | None = None,
@@ -204,7 +225,7 @@ def distribution(
 
     Args:
         manifold: a geoopt manifold.
-        name: registry name; None takes the manifold's default kernel.
+        name: registry name, on products one for each part; None takes the manifold's default kernel.
         measure: reference measure of ``log_prob``.
         params: the kernel's parameters; numbers or tensors, broadcast over batch dimensions.
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 Shape = tuple[int, ...]
+NEARBY = 0.05  # projecting what is farther off would hide a mistake
 
 
 def _late(name: str, manifold: geoopt.Manifold, *args: Any, **options: Any) -> Any:
@@ -195,7 +196,6 @@ def check_points(manifold: geoopt.Manifold, x: Tensor, point_shape: Shape, name:
     for label, amount in violations(manifold, x.detach()):
         bad = amount > _tolerance(x.dtype)
         if bad.any():
-            raise ValueError(
-                f"{expected}: {_rows(bad, label, amount)}. "
-                "Repair the data, or project nearby points with mf_manifold.geometry.project(manifold, x)."
-            )
+            near = float(amount[bad].max()) < NEARBY
+            advice = "Project them with mf_manifold.geometry.project(manifold, x)." if near else "Repair or remove them."
+            raise ValueError(f"{expected}: {_rows(bad, label, amount)}. {advice}")

@@ -20,9 +20,9 @@ from . import manifolds
 from .mixture import Mixture
 
 SCOUTS = 20_000  # samples that show where the cells must be small; they enter no sum
-CROWD = 300
+CROWD = 600
 FIRST_LEVEL, LAST_LEVEL = 3, 11  # cells per side of the unit cube: 2^3 to 2^11
-TOLERANCE = 1e-3
+TOLERANCE = 2e-3
 ROUNDS = 6
 PROPOSALS = 2**12
 WIDENING = 1.05  # of the proposals relative to the components, so that no weight is large
@@ -155,11 +155,11 @@ def _cell_integrals(mixture: Mixture, cells: _Cells, count: int) -> Tensor:
 
 @torch.no_grad()
 def _by_quadrature(mixture: Mixture, generator: torch.Generator) -> TotalMass:
-    """Adaptive: cells whose 3-point and 2-point rules differ too much are divided."""
+    """Adaptive: cells whose rules of 4 and 3 nodes a side differ too much are divided."""
     scouts = mixture.sample((SCOUTS,), generator).double()
     cells, value, error = _first_cells(_to_cube(mixture, scouts).clamp(0, 1 - 1e-12)), 0.0, 0.0
     for last in [False] * (ROUNDS - 1) + [True]:
-        fine, coarse = (_cell_integrals(mixture, cells, count) for count in (3, 2))
+        fine, coarse = (_cell_integrals(mixture, cells, count) for count in (4, 3))
         off = (fine - coarse).abs()
         split = (off > TOLERANCE / len(off)) & (not last)
         value, error = value + float(fine[~split].sum()), error + float(off[~split].sum())

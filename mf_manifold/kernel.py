@@ -93,8 +93,6 @@ class Kernel(nn.Module):
     @classmethod
     def infer_point_shape(cls, manifold: geoopt.Manifold, params: Mapping[str, Any]) -> Shape:
         """The point shape that the keyword arguments of :func:`mf_manifold.distribution` imply."""
-        if isinstance(manifold, geoopt.ProductManifold):
-            return (manifold.n_elements,)
         value = params.get(cls.location)
         ndim = geometry.point_ndim(manifold)
         if not isinstance(value, Tensor) or value.ndim < ndim:

@@ -75,8 +75,8 @@ class MarginalFlow(nn.Module):
     ) -> None:
         super().__init__()
         self.kernel: Kernel = kernel_for(manifold, point_shape, kernel, **(kernel_options or {}))
-        if n_components < 1:
-            raise ValueError(f"Expected at least one component, got n_components={n_components}.")
+        if n_components < 1 or (latent_dim is not None and latent_dim < 1):
+            raise ValueError(f"Expected positive n_components and latent_dim, got {n_components} and {latent_dim}.")
         self.n_components = n_components
         self.latent_dim = latent_dim or min(3, self.kernel.dim)
         self.hidden, self.n_frequencies, self.bandwidth = tuple(hidden), n_frequencies, bandwidth
@@ -122,7 +122,13 @@ class MarginalFlow(nn.Module):
 
     def forward(self, n_components: int | None = None, generator: torch.Generator | None = None) -> Mixture:
         """A mixture of freshly drawn components, differentiable in the network's weights."""
-        return self.components(bases.uniform(n_components or self.n_components, self.latent_dim, generator))
+        return self.components(bases.uniform(self._count(n_components), self.latent_dim, generator))
+
+    def _count(self, n_components: int | None) -> int:
+        count = self.n_components if n_components is None else n_components
+        if count < 1:
+            raise ValueError(f"Expected at least one component, got n_components={count}.")
+        return count
 
     @torch.no_grad()
     def freeze(self, n_components: int | None = None, seed: int = 0) -> Mixture:
@@ -131,7 +137,7 @@ class MarginalFlow(nn.Module):
         The noise is a scrambled Sobol sequence of that seed, which represents the flow with fewer components than independent
         draws. Powers of two suit it.
         """
-        return self.components(bases.sobol(n_components or self.n_components, self.latent_dim, seed))
+        return self.components(bases.sobol(self._count(n_components), self.latent_dim, seed))
 
     def log_prob(self, x: Tensor, measure: Measure | str | None = None) -> Tensor:
         """Log density at ``x`` under freshly drawn components, the same for all rows; (*S,*E) -> (*S)."""

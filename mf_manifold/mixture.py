@@ -37,7 +37,7 @@ class Mixture(ManifoldDistribution):
     >>> loc, concentration = torch.eye(3, dtype=torch.float64), torch.full((3,), 10., dtype=torch.float64)
     >>> mix = mf.Mixture(kernel, {"loc": loc, "concentration": concentration})
     >>> round(float(mix.log_prob(loc[0])), 4)
-    -0.6342
+    -0.6338
     """
 
     def __init__(

@@ -35,7 +35,7 @@ def fit(
     batch_size: int = 1024,
     learning_rate: float = 3e-3,
     validation_fraction: float = 0.1,
-    patience: int = 10,
+    patience: int = 20,
     progress: bool = True,
     checkpoint: str | PathLike[str] | None = None,
 ) -> None:

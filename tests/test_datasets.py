@@ -54,6 +54,14 @@ def test_alanine_visits_the_known_conformations() -> None:
     assert 0 < float(((phi > 30) & (phi < 100)).double().mean()) < 0.1  # left-handed: rare but reached
 
 
+def test_alanine_can_be_thinned() -> None:
+    data, every4 = datasets.alanine_dipeptide(), datasets.alanine_dipeptide(every=4)
+    assert torch.equal(every4.points, data.points[::4])
+    assert torch.equal(every4.groups, data.groups[::4])
+    with pytest.raises(ValueError, match="every >= 1"):
+        datasets.alanine_dipeptide(every=0)
+
+
 def _raw_emg() -> pd.DataFrame:
     return pd.read_csv(datasets._geomstats_file("emg", "emg.csv"))
 

@@ -114,6 +114,10 @@ def test_unfitted_and_too_few_points_say_what_to_do() -> None:
         kde.sample((3,))
     with pytest.raises(ValueError, match="at least 3 points"):
         kde.fit(von_mises_fisher_sample(2))
+    with pytest.raises(ValueError, match="neighbors"):
+        mf.KernelDensity(SPHERE, (3,), neighbors=())
+    with pytest.raises(ValueError, match="n_scored"):
+        kde.fit(von_mises_fisher_sample(20), n_scored=0)
     with pytest.raises(ValueError, match="2 of 10 rows are off it"):
         kde.fit(torch.cat([von_mises_fisher_sample(8), 1.5 * von_mises_fisher_sample(2)]))
 

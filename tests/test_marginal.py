@@ -159,8 +159,9 @@ def test_ctrl_c_keeps_the_best_model_on_disk(tmp_path: Path, monkeypatch: pytest
         (geoopt.Euclidean(ndim=1), (3,), None, {}),
         (geoopt.ProductManifold((SPHERE, 3), (mf.manifolds.Torus(), 1)), (4,), None, {}),
         (geoopt.Scaled(SPHERE, 3.0), (3,), None, {}),
+        (geoopt.ProductManifold((geoopt.Scaled(SPHERE, 2.0), 3), (geoopt.Euclidean(ndim=1), 1)), (4,), None, {}),
     ],
-    ids=["wn", "wn-full", "s4", "torus", "torus-full", "wishart", "log_normal-full", "euclidean", "product", "scaled"],
+    ids="wn wn-full s4 torus torus-full wishart log_normal-full euclidean product scaled product-scaled".split(),
 )
 def test_every_kernel_trains_and_survives_a_checkpoint(
     manifold: geoopt.Manifold, shape: tuple[int, ...], kernel: str | None, options: dict[str, Any], tmp_path: Path
@@ -202,5 +203,7 @@ def test_bad_input_gets_one_clear_sentence() -> None:
         flow.fit(ring(5))
     with pytest.raises(ValueError, match="validation_fraction"):
         flow.fit(ring(50), validation_fraction=1.5)
-    with pytest.raises(ValueError, match="n_components=0"):
+    with pytest.raises(ValueError, match="got 0 and None"):
         mf.MarginalFlow(SPHERE, (3,), n_components=0)
+    with pytest.raises(ValueError, match="n_components=0"):
+        flow.freeze(0)

@@ -12,7 +12,7 @@ from torch.distributions import constraints
 
 from ..backends.bilinear import Bilinear
 from ..geometry import Shape
-from ..kernel import Kernel, Params, kernel_class_for, register_kernel
+from ..kernel import Kernel, Params, kernel_for, register_kernel
 from ..manifolds.product import join, split
 
 
@@ -53,7 +53,7 @@ class ProductKernel(Kernel):
         if len(names) != count or len(options) != count:
             raise ValueError(f"Expected kernels and part_options for {count} parts, got {len(names)} and {len(options)}.")
         parts = zip(manifold.manifolds, manifold.shapes, names, options, strict=True)
-        self._modules["parts"] = nn.ModuleList([kernel_class_for(m, n)(m, s, **o) for m, s, n, o in parts])
+        self._modules["parts"] = nn.ModuleList([kernel_for(m, s, n, **o) for m, s, n, o in parts])
         self.has_rsample = all(part.has_rsample for part in self.parts)
         self.needs_double = any(part.needs_double for part in self.parts)
         self.max_scale = min(part.max_scale for part in self.parts)
@@ -62,10 +62,6 @@ class ProductKernel(Kernel):
     def parts(self) -> list[Kernel]:
         """The kernels of the parts."""
         return list(cast(Iterable[Kernel], self._modules["parts"]))
-
-    @classmethod
-    def options_for(cls, names: set[str]) -> dict[str, Any]:
-        return {}
 
     @property
     def options(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from torch.distributions import constraints
 
 from ..backends.bilinear import Bilinear
 from ..geometry import Shape
-from ..kernel import Kernel, Params, kernel_class_for, register_kernel
+from ..kernel import Kernel, Params, kernel_for, register_kernel
 
 
 @register_kernel(geoopt.Scaled, "scaled", default=True)
@@ -45,7 +45,7 @@ class ScaledKernel(Kernel):
         base_options: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(manifold, point_shape)
-        self.base = kernel_class_for(manifold.base, base)(manifold.base, point_shape, **(base_options or {}))
+        self.base = kernel_for(manifold.base, point_shape, base, **(base_options or {}))
         self.has_rsample, self.needs_double = self.base.has_rsample, self.base.needs_double
         self.max_scale = self.base.max_scale
 

@@ -7,6 +7,7 @@ switches only ``dist`` between them; here expmap, logmap and the volume follow t
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import geoopt
@@ -34,7 +35,14 @@ from ..linalg import (
 from ..measure import register_measure, zeros_like_batch
 from . import register_config
 
-register_config("SymmetricPositiveDefinite", lambda config: SPD(default_metric=config["metric"]))
+
+def _from_config(config: dict[str, Any]) -> SPD:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # geoopt warns of its own LEM, of which nothing is used here
+        return SPD(default_metric=config["metric"])
+
+
+register_config("SymmetricPositiveDefinite", _from_config)
 
 
 def _is_log_euclidean(manifold: SPD) -> bool:

@@ -67,7 +67,7 @@ def _demand_finite(kernel: Kernel, w: Params, center: Tensor, unit: float) -> No
 def check_pathwise(kernel: Kernel, params: Params, *, seed: int = 0) -> None:
     """Pathwise derivatives of ``E f(X)`` by every parameter agree with those through the density.
 
-    ``f`` is the squared distance to two fixed samples, in units of the spread. A kernel without pathwise samples passes.
+    ``f`` are bumps around two fixed samples. A kernel without pathwise samples passes.
     """
     if not kernel.has_rsample:
         return
@@ -76,26 +76,26 @@ def check_pathwise(kernel: Kernel, params: Params, *, seed: int = 0) -> None:
     targets = density.sample(2, generator_for(seed + 1))
     deltas = zero_deltas(kernel, w, PATHS)
     x = kernel.rsample(perturbed(kernel, w, deltas, where.spread), (), generator_for(seed + 2))
-    paths = _slopes(_squares(density, x, targets, where.spread), deltas)
+    paths = _slopes(_bumps(density, x, targets, where.spread), deltas)
     rule = importance_rule(density, where, seed, PATHS)
     log_q = kernel.log_prob(rule.points, perturbed(kernel, w, deltas, where.spread))
     weight = torch.exp(log_q + rule.log_weights).unsqueeze(-1) * len(log_q)
-    scores = _slopes(weight * _squares(density, rule.points, targets, where.spread), deltas)
+    scores = _slopes(weight * _bumps(density, rule.points, targets, where.spread), deltas)
     for name in deltas:
         a, b = paths[name], scores[name]
         z = (a.mean(0) - b.mean(0)).abs() / torch.sqrt((a.var(0) + b.var(0)) / PATHS).clamp_min(1e-9)
         limit, worst = critical_z(z.numel()), float(z.amax())
         demand(
             worst <= limit,
-            f"derivative by {name} of squared distances: {a.mean(0).flatten().tolist()} along sample paths, "
+            f"derivative by {name} of the mean of two bumps: {a.mean(0).flatten().tolist()} along sample paths, "
             f"{b.mean(0).flatten().tolist()} by the density, z = {worst:.1f} > {limit:.1f}",
         )
 
 
-def _squares(density: Density, x: Tensor, targets: Tensor, unit: float) -> Tensor:
-    """Squared distances (N,2); a distance itself has a kink where the path meets its target."""
+def _bumps(density: Density, x: Tensor, targets: Tensor, unit: float) -> Tensor:
+    """``exp(-distance^2 / (2 d unit^2))`` (N,2): bounded and flat far away, so that no heavy tail spoils its mean."""
     distances = geometry.dist(density.manifold, x.unsqueeze(1), targets.unsqueeze(0))
-    return distances.square() / unit**2
+    return torch.exp(-distances.square() / (2 * density.dim * unit**2))
 
 
 def _slopes(values: Tensor, deltas: Params) -> dict[str, Tensor]:
