@@ -247,11 +247,18 @@ class _Search:
             position[rows] = torch.arange(len(rows), device=rows.device)
             touched = position[neighbor] >= 0
             row, column = position[neighbor[touched]], component[touched]
-            widened = kernel.centered(points[column], without[column])
-            log_q[row, column] = kernel.log_prob(points[rows[row]], widened)
+            log_q[row, column] = self._widened(points, rows, row, column, without)
             log_q[torch.arange(len(rows), device=rows.device), rows] = -torch.inf
             results.append(_log_mean_exp(log_q))
         return torch.cat(results)
+
+    def _widened(self, points: Tensor, rows: Tensor, row: Tensor, column: Tensor, scales: Tensor) -> Tensor:
+        """Log density of the scored points ``rows[row]`` under the components ``column``, with scales that forget the point."""
+        kernel = self.model.kernel
+        if kernel.bilinear(points[:1], kernel.centered(points[:1], scales[:1])) is None:
+            return kernel.log_prob(points[rows[row]], kernel.centered(points[column], scales[column]))
+        # all pairs in one product cost less than functions of a matrix for each pair
+        return kernel.pairwise_log_prob(points[rows], kernel.centered(points, scales))[row, column]
 
     def _neighbor_pairs(self, k: int) -> tuple[Tensor, Tensor]:
         """Pairs (i, j) with j among the k nearest neighbours of i."""

@@ -11,19 +11,15 @@ import math
 from typing import NamedTuple
 
 import geoopt
-import numpy as np
 import torch
 from torch import Tensor
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
 from . import manifolds
 from .mixture import Mixture
+from .quadrature import integrate_cube
 
-SCOUTS = 20_000  # samples that show where the cells must be small; they enter no sum
-CROWD = 600
-FIRST_LEVEL, LAST_LEVEL = 3, 11  # cells per side of the unit cube: 2^3 to 2^11
-TOLERANCE = 2e-3
-ROUNDS = 6
+SCOUTS = 20_000  # samples that show where the quadrature must be fine; they enter no sum
 PROPOSALS = 2**12
 WIDENING = 1.05  # of the proposals relative to the components, so that no weight is large
 ROWS = 128  # proposals scored at once
@@ -103,69 +99,14 @@ def _from_cube(mixture: Mixture, u: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat([cosine * circle, latitude.sin()], dim=-1), cosine.squeeze(-1) * (math.pi / 2)
 
 
-class _Cells(NamedTuple):
-    corner: Tensor  # (n,d)
-    width: Tensor  # (n)
-
-    def children(self) -> _Cells:
-        half, dim = self.width / 2, self.corner.shape[1]
-        steps = torch.cartesian_prod(*[torch.arange(2, dtype=half.dtype, device=half.device)] * dim).reshape(-1, dim)
-        corners = self.corner[:, None] + steps * half[:, None, None]
-        return _Cells(corners.flatten(0, 1), half.repeat_interleave(len(steps)))
-
-    def pick(self, mask: Tensor) -> _Cells:
-        return _Cells(self.corner[mask], self.width[mask])
-
-
-def _first_cells(u: Tensor) -> _Cells:
-    """Dyadic cells with at most ``CROWD`` of the points ``u`` (N,d) in and next to each, or of the last level.
-
-    Cells next to crowded ones are divided too, because the rules see nothing of a sharp flank that their nodes miss.
-    """
-    dim = u.shape[1]
-    around = torch.cartesian_prod(*[torch.arange(-1, 2, device=u.device)] * dim).reshape(-1, dim)
-    cells, done = _Cells(torch.zeros_like(u[:1]), torch.ones_like(u[:1, 0])), []
-    for level in range(LAST_LEVEL):
-        side = 2**level
-        powers = side ** torch.arange(dim, device=u.device)
-        counts = torch.bincount(((u * side).long() * powers).sum(-1), minlength=side**dim)
-        neighbours = ((cells.corner * side).round().long()[:, None] + around) % side
-        split = (counts[(neighbours * powers).sum(-1)].sum(-1) > CROWD) | (level < FIRST_LEVEL)
-        done.append(cells.pick(~split))
-        cells = cells.pick(split).children()
-    done.append(cells)
-    return _Cells(torch.cat([c.corner for c in done]), torch.cat([c.width for c in done]))
-
-
-def _gauss(count: int, cells: _Cells) -> tuple[Tensor, Tensor]:
-    """Nodes (n,K,d) and weights (n,K) of the product Gauss-Legendre rule with ``count`` nodes a side."""
-    dim = cells.corner.shape[1]
-    nodes, weights = (torch.from_numpy(a).to(cells.corner) / 2 for a in np.polynomial.legendre.leggauss(count))
-    grid = torch.cartesian_prod(*[nodes + 0.5] * dim).reshape(-1, dim)
-    products = torch.cartesian_prod(*[weights] * dim).reshape(len(grid), -1).prod(-1)
-    return cells.corner[:, None] + grid * cells.width[:, None, None], products * cells.width[:, None] ** dim
-
-
-def _cell_integrals(mixture: Mixture, cells: _Cells, count: int) -> Tensor:
-    nodes, weights = _gauss(count, cells)
-    x, uniform = _from_cube(mixture, nodes.flatten(0, 1))
-    density = mixture.log_prob(x.to(_like(mixture)), "normalized").double().exp() * uniform
-    return (density.reshape(weights.shape) * weights).sum(-1)
-
-
 @torch.no_grad()
 def _by_quadrature(mixture: Mixture, generator: torch.Generator) -> TotalMass:
-    """Adaptive: cells whose rules of 4 and 3 nodes a side differ too much are divided."""
+    def density(u: Tensor) -> Tensor:
+        x, uniform = _from_cube(mixture, u)
+        return mixture.log_prob(x.to(_like(mixture)), "normalized").double().exp() * uniform
+
     scouts = mixture.sample((SCOUTS,), generator).double()
-    cells, value, error = _first_cells(_to_cube(mixture, scouts).clamp(0, 1 - 1e-12)), 0.0, 0.0
-    for last in [False] * (ROUNDS - 1) + [True]:
-        fine, coarse = (_cell_integrals(mixture, cells, count) for count in (4, 3))
-        off = (fine - coarse).abs()
-        split = (off > TOLERANCE / len(off)) & (not last)
-        value, error = value + float(fine[~split].sum()), error + float(off[~split].sum())
-        if not split.any():
-            break
-        cells = cells.pick(split).children()
+    value, error = integrate_cube(density, _to_cube(mixture, scouts))
     return TotalMass(value, error, "adaptive Gauss quadrature")
 
 
