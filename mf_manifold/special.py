@@ -148,23 +148,6 @@ def _half_angle(chord2: Tensor) -> Tensor:
     return torch.atan2(torch.sqrt(chord2), torch.sqrt(4.0 - chord2))
 
 
-def angle_from_chord2(chord2: Tensor) -> Tensor:
-    """Angle in [0, pi] (radians) between two unit vectors from the squared chord |x - w|^2 in [0, 4].
-
-    theta = 2 atan2(sqrt(c), sqrt(4 - c)) keeps full relative accuracy for tiny c, where arccos keeps none.
-    Rounding overshoot is clamped; a value that no pair of unit vectors can have gives NaN. The distance has a
-    kink at c = 0 and c = 4, where (and outside) the gradient returned is 0. Shapes: any, returned unchanged.
-
-    >>> chord2 = torch.tensor([0.0, 1e-12, 2.0, 4.0], dtype=torch.float64)
-    >>> [round(v, 9) for v in angle_from_chord2(chord2).tolist()]
-    [0.0, 1e-06, 1.570796327, 3.141592654]
-    """
-    inside = (chord2 > 0.0) & (chord2 < 4.0)
-    angle = 2.0 * _half_angle(torch.where(inside, chord2, 2.0))
-    ends = torch.where(chord2 > 2.0, math.pi, torch.zeros_like(chord2))
-    return _check_chord2(chord2, torch.where(inside, angle, ends))
-
-
 def _angle2_value(chord2: Tensor) -> Tensor:
     return _check_chord2(chord2, 4.0 * _half_angle(chord2.clamp(0.0, 4.0)).square())
 
