@@ -161,7 +161,10 @@ def test_ctrl_c_keeps_the_best_model_on_disk(tmp_path: Path, monkeypatch: pytest
         (geoopt.Scaled(SPHERE, 3.0), (3,), None, {}),
         (geoopt.ProductManifold((geoopt.Scaled(SPHERE, 2.0), 3), (geoopt.Euclidean(ndim=1), 1)), (4,), None, {}),
     ],
-    ids="wn wn-full s4 torus torus-full wishart log_normal-full euclidean product scaled product-scaled".split(),
+    ids=[
+        *("wn", "wn-full", "s4", "torus", "torus-full", "wishart", "log_normal-full", "euclidean"),
+        *("product", "scaled", "product-scaled"),
+    ],
 )
 def test_every_kernel_trains_and_survives_a_checkpoint(
     manifold: geoopt.Manifold, shape: tuple[int, ...], kernel: str | None, options: dict[str, Any], tmp_path: Path
