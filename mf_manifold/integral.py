@@ -20,7 +20,7 @@ from .mixture import Mixture
 from .quadrature import integrate_cube
 
 SCOUTS = 20_000  # samples that show where the quadrature must be fine; they enter no sum
-PROPOSALS = 2**12
+FEWEST, MOST, EFFORT = 2**12, 2**16, 3e8  # proposals, and coordinates of components compared with them
 WIDENING = 1.05  # of the proposals relative to the components, so that no weight is large
 ROWS = 128  # proposals scored at once
 
@@ -121,7 +121,8 @@ def _by_sampling(mixture: Mixture, generator: torch.Generator) -> TotalMass:
     below = torch.tril_indices(values.shape[-1], values.shape[-1], offset=-1, device=values.device)
     means = _coordinates((vectors * values.log().unsqueeze(-2)) @ vectors.mT, below)
     scales = (WIDENING * params["scale"]).expand_as(means)
-    chosen = torch.multinomial(weights.exp(), PROPOSALS, replacement=True, generator=generator)
+    count = int(min(MOST, max(FEWEST, EFFORT / means.numel())))
+    chosen = torch.multinomial(weights.exp(), count, replacement=True, generator=generator)
     noise = torch.randn(means[chosen].shape, generator=generator, dtype=means.dtype, device=means.device)
     points = means[chosen] + scales[chosen] * noise
     proposal = MixtureSameFamily(Categorical(logits=weights), Independent(Normal(means, scales), 1))
@@ -130,7 +131,7 @@ def _by_sampling(mixture: Mixture, generator: torch.Generator) -> TotalMass:
     x = (vectors * log_values.exp().unsqueeze(-2)) @ vectors.mT
     exact = Mixture(mixture.kernel, params, weights)
     ratio = (exact.log_prob(x, "lebesgue") - log_proposal - _log_jacobian(log_values, below)).exp()
-    return TotalMass(float(ratio.mean()), float(ratio.std()) / math.sqrt(PROPOSALS), "importance sampling")
+    return TotalMass(float(ratio.mean()), float(ratio.std()) / math.sqrt(count), "importance sampling")
 
 
 def _coordinates(s: Tensor, below: Tensor) -> Tensor:

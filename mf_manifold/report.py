@@ -121,7 +121,7 @@ def write_report(output: Path, sections: list[Section], *, seed: int, quick: boo
     _write(output / "table.md", _markdown(rows))
     _write(output / "table.json", json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     about = ", ".join(f"{name} {version}" for name, version in facts.items())
-    footer = f"Seed {seed}; {seconds:.0f} seconds in all; {torch.get_num_threads()} threads; {about}."
+    footer = f"Seed {seed}; {seconds:.0f} seconds in all; {torch.get_num_threads()} thread(s); {about}."
     return _write(output / "report.html", _page(output, sections, rows, footer, quick))
 
 

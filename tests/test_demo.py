@@ -8,6 +8,7 @@ import json
 import math
 import re
 import struct
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,13 @@ import mf_manifold as mf
 from mf_manifold import demo, report
 from mf_manifold.demo import held_out_score
 from mf_manifold.plot import common
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _same_threads_afterwards() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +84,15 @@ def test_the_page_needs_nothing_from_outside(folder: Path) -> None:
         width, height = struct.unpack(">II", data[16:24])
         assert data.startswith(b"\x89PNG")
         assert min(width, height) > 400
-    for term in ("nats", "reference measure", "standard error", "total mass", "random split", "quick run"):
+    for term in (
+        "nats",
+        "reference measure",
+        "standard error",
+        "total mass",
+        "random split",
+        "same held-out rows",
+        "quick run",
+    ):
         assert term in page
 
 

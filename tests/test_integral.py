@@ -58,7 +58,7 @@ def test_a_peak_at_the_pole() -> None:
     assert abs(mass.value - 1) < 1e-4
 
 
-@pytest.mark.parametrize(("p", "scale", "error"), [(2, 0.2, 0.01), (2, 3.0, 0.01), (3, 0.3, 0.01), (8, 0.1, 0.02)])
+@pytest.mark.parametrize(("p", "scale", "error"), [(2, 0.2, 0.01), (2, 1.0, 0.01), (3, 0.3, 0.01), (8, 0.1, 0.02)])
 def test_sampling_on_matrices(p: int, scale: float, error: float) -> None:
     mass = total_mass(_matrices(p, scale))
     assert mass.error < error
