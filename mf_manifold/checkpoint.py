@@ -61,7 +61,7 @@ def _read(target: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise FileNotFoundError(f"Expected a checkpoint at {target}, found none. Give the folder that save() or fit wrote.")
     try:
         with safetensors.safe_open(target, framework="pt") as file:
-            header = json.loads((file.metadata() or {})["mf_manifold"])
+            header = dict(json.loads((file.metadata() or {})["mf_manifold"]))
         return header, load_file(target)
     except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
@@ -93,11 +93,11 @@ def load(path: str | os.PathLike[str]) -> Any:
         raise ValueError(
             f"Expected a checkpoint of format {FORMAT} or older at {target}, got format {version}. Upgrade mf-manifold."
         )
-    if header.get("class") not in _CLASSES:
+    if str(header.get("class")) not in _CLASSES:
         raise ValueError(f"Expected a checkpoint of {', '.join(_CLASSES)} at {target}, got {header.get('class')!r}.")
     build: Callable[[dict[str, Any], dict[str, Tensor]], Any] = _CLASSES[header["class"]].from_config
     try:
         return build(header["config"], tensors)
-    except (RuntimeError, KeyError, TypeError, AttributeError) as error:
-        reason = str(error).splitlines()[0]
+    except (RuntimeError, KeyError, TypeError, AttributeError, StopIteration) as error:
+        reason = (str(error).splitlines() or ["tensors are missing"])[0]
         raise ValueError(f"Expected a consistent checkpoint at {target}, but its parts do not fit: {reason}") from error

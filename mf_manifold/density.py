@@ -157,6 +157,9 @@ class KernelDensity(nn.Module):
         shape, options = tuple(config["point_shape"]), config["kernel_options"]
         kde = cls(manifold, shape, config["kernel"], neighbors=neighbors, kernel_options=options)
         kde.points, kde.scales, kde.history = tensors["points"], tensors["scales"], config["history"]
+        geometry.check_points(manifold, kde.points, shape)
+        if kde.scales.shape != (len(kde.points),) or not bool((kde.scales > 0).all() & torch.isfinite(kde.scales).all()):
+            raise ValueError(f"Expected a positive scale for each of {len(kde.points)} points in the checkpoint. Fit again.")
         return kde
 
     def save(self, path: str | PathLike[str], *, overwrite: bool = False) -> Path:
@@ -186,7 +189,9 @@ class _Search:
         embedded = geometry.to_raw(model.manifold, model.points).double().cpu().numpy()
         distances, self.indices = cKDTree(embedded).query(embedded, k=largest + 1)
         self.distances = torch.as_tensor(distances).to(model.points)
-        self.floor = 1e-3 * float(self.distances[:, -1].median().clamp_min(1e-6))
+        # copies have distance 0; a scale at the points' own rounding would be a density of that rounding
+        rounding = 100 * torch.finfo(model.points.dtype).eps * max(1.0, float(abs(embedded).max()))
+        self.floor = max(1e-3 * float(self.distances[:, -1].median()), rounding)
         self.bar = tqdm(desc="bandwidth", unit=" evaluations", disable=not progress)
         self.deadline = math.inf if max_seconds is None else time.monotonic() + max_seconds
         self.start, self.best = time.monotonic(), math.inf

@@ -93,9 +93,9 @@ class Kernel(nn.Module):
     @classmethod
     def infer_point_shape(cls, manifold: geoopt.Manifold, params: Mapping[str, Any]) -> Shape:
         """The point shape that the keyword arguments of :func:`mf_manifold.distribution` imply."""
-        value = params.get(cls.location)
         ndim = geometry.point_ndim(manifold)
-        if not isinstance(value, Tensor) or value.ndim < ndim:
+        value = torch.as_tensor(params.get(cls.location, 0.0))
+        if value.ndim < ndim:
             raise ValueError(
                 f"Expected parameters {', '.join(cls.parameter_names)} of {cls.name} with the tensor {cls.location} of "
                 f"at least {ndim} dimension(s), got {', '.join(params) or 'none'}."

@@ -67,6 +67,10 @@ def fit(
         raise ValueError(f"Expected at least 10 points of shape {model.point_shape}, got shape {tuple(x.shape)}.")
     if not 0 < validation_fraction < 1:
         raise ValueError(f"Expected 0 < validation_fraction < 1, got {validation_fraction}.")
+    positive = {"max_steps": max_steps, "batch_size": batch_size, "learning_rate": learning_rate, "patience": patience}
+    for name, value in {**positive, "max_seconds": 1.0 if max_seconds is None else max_seconds}.items():
+        if not value > 0:
+            raise ValueError(f"Expected a positive {name}, got {value}.")
     like = next(model.parameters())
     data = geometry.project(model.manifold, x.detach()).to(like)
     with torch.random.fork_rng(devices=[]):
@@ -106,7 +110,7 @@ class _Run:
     def split(self, fraction: float) -> None:
         n = len(self.data)
         order = torch.randperm(n, generator=self.generator)
-        count = max(1, round(fraction * n))
+        count = min(max(1, round(fraction * n)), n - 2)
         self.validation, self.train = self.data[order[:count]], self.data[order[count:]]
 
     def seconds(self) -> float:

@@ -81,6 +81,25 @@ def test_unknown_class_and_manifold(saved: Path) -> None:
         mf.load(saved)
 
 
+@pytest.mark.parametrize("header", ["[]", "null", '{"format": 1, "class": []}', "7"])
+def test_damaged_header(saved: Path, header: str) -> None:
+    save_file(load_file(saved / FILE), saved / FILE, metadata={"mf_manifold": header})
+    with pytest.raises(ValueError, match="Expected a checkpoint"):
+        mf.load(saved)
+
+
+@pytest.mark.parametrize("change", ["short", "nan", "shape"])
+def test_tensors_that_are_no_density(saved: Path, change: str) -> None:
+    with checkpoint.safetensors.safe_open(saved / FILE, framework="pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(saved / FILE)
+    damaged = {"short": {"scales": tensors["scales"][:3]}, "nan": {"points": tensors["points"] * float("nan")}}
+    damaged["shape"] = {"points": torch.ones(60, 7)}
+    save_file({**tensors, **damaged[change]}, saved / FILE, metadata=metadata)
+    with pytest.raises(ValueError, match="Expected"):
+        mf.load(saved)
+
+
 def test_file_of_another_program(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(2)}, tmp_path / FILE)
     with pytest.raises(ValueError, match="of another program"):

@@ -210,3 +210,10 @@ def test_bad_input_gets_one_clear_sentence() -> None:
         mf.MarginalFlow(SPHERE, (3,), n_components=0)
     with pytest.raises(ValueError, match="n_components=0"):
         flow.freeze(0)
+    for name in ("max_steps", "batch_size", "max_seconds", "patience"):
+        with pytest.raises(ValueError, match=f"positive {name}"):
+            flow.fit(ring(50), **{name: 0})
+
+
+def test_a_validation_part_that_takes_all_rows_leaves_some_to_train() -> None:
+    assert fit(validation_fraction=0.9999, max_steps=2).history
