@@ -13,6 +13,7 @@ from .mixtures import check_backends
 from .perturb import special_points
 from .report import ConformanceError
 from .rules import exact_rule
+from .statistics import check_statistics
 from .structure import check_device, check_dtypes, check_life_cycle, check_shapes
 from .suite import KERNEL_CHECKS, MANIFOLD_CHECKS, check_distribution, check_kernel, check_manifold
 from .symmetry import check_centered, check_invariance, random_isometry
@@ -41,6 +42,7 @@ __all__ = [
     "check_point_maps",
     "check_sampler",
     "check_shapes",
+    "check_statistics",
     "check_volume",
     "exact_rule",
     "measure_coordinates",

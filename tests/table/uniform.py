@@ -6,7 +6,7 @@ import mf_manifold as mf
 
 from .common import SPHERE, TORUS, Case
 
-CHECKS = ("normalisation", "measures", "sampler", "neighbours")
+CHECKS = ("normalisation", "measures", "sampler", "neighbours", "statistics")
 
 
 def rows() -> list[Case]:
