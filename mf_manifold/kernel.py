@@ -18,6 +18,7 @@ from torch.distributions import constraints
 
 from . import geometry
 from .backends.bilinear import Bilinear
+from .backends.pairs import bilinear_pairs
 from .geometry import Shape
 from .measure import Measure, log_ratio
 
@@ -137,9 +138,7 @@ class Kernel(nn.Module):
     def pairwise_log_prob(self, x: Tensor, w: Params) -> Tensor:
         """Log density of every point (N,*E) under every component (M,...); -> (N,M)."""
         form = self.bilinear(x, w)
-        if form is None:
-            return self.log_prob(x.unsqueeze(1), w)
-        return form.offset.unsqueeze(1) + (form.phi @ form.psi.mT + form.bias).to(x.dtype)
+        return self.log_prob(x.unsqueeze(1), w) if form is None else bilinear_pairs(form)
 
     def bilinear(self, x: Tensor, w: Params) -> Bilinear | None:
         """The form ``log q = offset(x) + bias(w) + phi(x).psi(w)`` for one matrix product, where the family has one."""
