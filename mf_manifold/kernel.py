@@ -261,18 +261,23 @@ def _load_families() -> None:
     from . import kernels  # noqa: F401
 
 
+def kernel_families() -> list[tuple[str, type[Kernel], bool]]:
+    """Every registered family: the name of the manifold class, the kernel class, and whether it is the default there."""
+    _load_families()
+    rows = [(m.__name__, c, _DEFAULTS.get(m) == n) for m, kernels in _REGISTRY.items() for n, c in kernels.items()]
+    return sorted(rows, key=lambda row: (row[0], row[1].name))
+
+
 def registered_kernels() -> list[KernelInfo]:
     """Every registered kernel with its parameters, reference measure and exactness.
 
     >>> import mf_manifold as mf
-    >>> [k.name for k in mf.registered_kernels() if k.manifold == "Torus"]
-    ['wrapped_normal']
+    >>> [k.name for k in mf.registered_kernels() if k.manifold == "Euclidean"]
+    ['normal']
     """
-    _load_families()
     return [
-        KernelInfo(m.__name__, n, _DEFAULTS.get(m) == n, c.parameter_names, c.base_measure, c.exactness)
-        for m, kernels in _REGISTRY.items()
-        for n, c in kernels.items()
+        KernelInfo(manifold, c.name, default, c.parameter_names, c.base_measure, c.exactness)
+        for manifold, c, default in kernel_families()
     ]
 
 
