@@ -61,7 +61,9 @@ def spd_matrix(size: int) -> Tensor:
     return congruence(random_rotation(size, generator_for(7 * size)), torch.diag(values))
 
 
-def case(id: str, manifold: geoopt.Manifold, kernel: str | None, params: Params, **options: Mapping[str, Any]) -> Case:
+def case(
+    id: str, manifold: geoopt.Manifold, kernel: str | tuple[str | None, ...] | None, params: Params, **options: Mapping[str, Any]
+) -> Case:
     """A row; names of checks in ``options`` have underscores for spaces."""
     dist = mf.distribution(manifold, kernel, **params)
     return Case(id, dist.kernel, dist.params, options)
