@@ -8,6 +8,7 @@ from . import (
     spd_wishart,
     sphere_von_mises_fisher,
     sphere_wrapped_normal,
+    torus_von_mises,
     torus_wrapped_normal,
     uniform,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "spd_wishart",
     "sphere_von_mises_fisher",
     "sphere_wrapped_normal",
+    "torus_von_mises",
     "torus_wrapped_normal",
     "uniform",
 ]
