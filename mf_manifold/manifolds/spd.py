@@ -170,6 +170,21 @@ def _log_affine_over_euclidean(x: Tensor) -> Tensor:
     return sum_log_sinhc_gaps(sym_eigvals(x.double()).log()).to(x.dtype)
 
 
+def _log_cholesky_over_lebesgue(x: Tensor) -> Tensor:
+    p = x.shape[-1]
+    powers = torch.arange(p + 1, 1, -1, dtype=torch.float64, device=x.device)
+    logs = torch.linalg.cholesky(x.double()).diagonal(dim1=-2, dim2=-1).log()
+    return (-p * math.log(2) - logs @ powers).to(x.dtype)
+
+
+def _log_bures_wasserstein_over_lebesgue(x: Tensor) -> Tensor:
+    p = x.shape[-1]
+    values = sym_eigvals(x.double())
+    row, column = torch.triu_indices(p, p, 1, device=x.device)
+    sums = (values[..., row] + values[..., column]).log().sum(-1)
+    return (-p * math.log(2) - (values.log().sum(-1) + sums) / 2).to(x.dtype)
+
+
 def _log_riemannian_over_lebesgue(manifold: geoopt.Manifold, x: Tensor) -> Tensor:
     return _log_euclidean_over_lebesgue(x) if is_log_euclidean(manifold) else _log_affine_over_lebesgue(x)
 
@@ -197,3 +212,15 @@ def _(manifold: geoopt.Manifold, x: Tensor) -> Tensor:
     if is_log_euclidean(manifold):
         return zeros_like_batch(manifold, x)
     return -_log_affine_over_euclidean(x)
+
+
+@register_measure(SPD, "log_cholesky")
+def _(manifold: geoopt.Manifold, x: Tensor) -> Tensor:
+    """Volume of ``sum_(i>j) dL_ij^2 + sum_i (d log L_ii)^2``, L the Cholesky factor (Lin 2019)."""
+    return _log_cholesky_over_lebesgue(x) - _log_riemannian_over_lebesgue(manifold, x)
+
+
+@register_measure(SPD, "bures_wasserstein")
+def _(manifold: geoopt.Manifold, x: Tensor) -> Tensor:
+    """Volume of ``tr(S dX) / 2`` with ``S X + X S = dX``, the metric of optimal transport between centred normal laws."""
+    return _log_bures_wasserstein_over_lebesgue(x) - _log_riemannian_over_lebesgue(manifold, x)
