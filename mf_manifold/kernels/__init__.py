@@ -2,8 +2,12 @@
 
 from . import (
     coordinate_normal,
+    correlation_lkj,
+    correlation_partial_normal,
     product,
     scaled,
+    simplex_dirichlet,
+    simplex_logistic_normal,
     spd_log_normal,
     spd_wishart,
     sphere_von_mises_fisher,
@@ -13,8 +17,12 @@ from . import (
 
 __all__ = [
     "coordinate_normal",
+    "correlation_lkj",
+    "correlation_partial_normal",
     "product",
     "scaled",
+    "simplex_dirichlet",
+    "simplex_logistic_normal",
     "spd_log_normal",
     "spd_wishart",
     "sphere_von_mises_fisher",
