@@ -13,6 +13,7 @@ from . import (
     sphere_von_mises_fisher,
     sphere_wrapped_normal,
     torus_wrapped_normal,
+    uniform,
 )
 
 __all__ = [
@@ -28,4 +29,5 @@ __all__ = [
     "sphere_von_mises_fisher",
     "sphere_wrapped_normal",
     "torus_wrapped_normal",
+    "uniform",
 ]
