@@ -1,7 +1,7 @@
 """Gamma and beta functions, and logarithms of gamma variates, where the textbook forms cancel or underflow.
 
-With ``log Gamma(z) = (z - 1/2) log z - z + log(2 pi) / 2 + r(z)`` the large parts of a normaliser cancel on paper, and the small
-Stirling remainder r is all that is computed.
+With ``log Gamma(z) = (z - 1/2) log z - z + log(2 pi) / 2 + r(z)`` the large parts of a normaliser cancel on paper, and the
+small Stirling remainder r is all that is computed.
 """
 
 from __future__ import annotations

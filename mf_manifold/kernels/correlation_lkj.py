@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
+import geoopt
 import torch
 from torch import Tensor
 from torch.distributions import constraints
@@ -13,6 +15,7 @@ from ..gamma import digamma_half_step, log_beta_half, sample_log_gamma
 from ..geometry import Shape
 from ..kernel import Kernel, Params, register_kernel
 from ..manifolds.correlation import Correlation, below, factor_or_identity, from_partial_coordinates, sinh_z
+from .shares import shares
 
 MIN_CONCENTRATION, MAX_CONCENTRATION = 0.5, 1e8
 NEWTON_STEPS = 100
@@ -45,9 +48,8 @@ class LKJ(Kernel):
         section 2 and theorem 5.
 
     >>> import torch, mf_manifold as mf
-    >>> kernel = mf.kernel_for(mf.manifolds.Correlation(), (2, 2), "lkj")
-    >>> eye = torch.eye(2, dtype=torch.float64)
-    >>> round(float(kernel.log_prob(eye, {"concentration": torch.tensor(1.0)}).exp()), 6)     # r is uniform on (-1, 1)
+    >>> d = mf.distribution(mf.manifolds.Correlation(), "lkj", point_shape=(2, 2), concentration=1.0, measure="lebesgue")
+    >>> round(float(d.log_prob(torch.tensor([[1.0, 0.3], [0.3, 1.0]])).exp()), 6)             # r is uniform on (-1, 1)
     0.5
     """
 
@@ -63,6 +65,10 @@ class LKJ(Kernel):
     @property
     def param_constraints(self) -> Mapping[str, constraints.Constraint]:
         return {"concentration": constraints.interval(MIN_CONCENTRATION, MAX_CONCENTRATION)}
+
+    @classmethod
+    def infer_point_shape(cls, manifold: geoopt.Manifold, params: Mapping[str, Any]) -> Shape:
+        raise ValueError("Expected point_shape= for the LKJ law, such as point_shape=(3, 3) for matrices of 3 variables.")
 
     def _columns(self, like: Tensor) -> Tensor:
         """Columns 0 .. p-2, each of which holds p - 1 - j partial correlations."""
@@ -126,16 +132,15 @@ class LKJ(Kernel):
 
     def fit(self, x: Tensor, weights: Tensor | None = None) -> Params:
         """Maximum likelihood by Newton's method on a concave function of one number; it stays within the range."""
-        share = torch.full_like(x[:, 0, 0].double(), 1 / len(x)) if weights is None else weights.double() / weights.double().sum()
-        log_det = -(share @ torch.log1p(sinh_z(factor_or_identity(x)[0]).square()).sum(-1))
+        log_det = -(shares(x, weights) @ torch.log1p(sinh_z(factor_or_identity(x)[0]).square()).sum(-1))
         eta = torch.ones((), dtype=torch.float64, device=x.device)
         for _ in range(NEWTON_STEPS):
-            eta = eta.detach().requires_grad_()
-            slope = log_det + self._weighted(digamma_half_step(self._shapes({"concentration": eta})))
-            (curvature,) = torch.autograd.grad(slope, eta)
+            shapes = self._shapes({"concentration": eta})
+            slope = log_det + self._weighted(digamma_half_step(shapes))
+            curvature = self._weighted(torch.polygamma(1, shapes + 0.5) - torch.polygamma(1, shapes))
             # a Newton step for 1 / eta, in which the slope is nearly straight, within factors of 4
             ratio = 1 / (1 + slope / (eta * curvature)).clamp(0.25, 4.0)
             eta = (eta * ratio).clamp(MIN_CONCENTRATION, MAX_CONCENTRATION)
             if bool((ratio - 1).abs() < 1e-13):
                 break
-        return {"concentration": eta.detach().to(x.dtype)}
+        return {"concentration": eta.to(x.dtype)}

@@ -14,6 +14,7 @@ from ..gamma import sample_log_gamma, stirling_remainder, stirling_slope
 from ..geometry import Shape
 from ..kernel import Kernel, Params, register_kernel
 from ..manifolds.simplex import Simplex, closure
+from .shares import shares
 
 MIN_CONCENTRATION, MAX_CONCENTRATION = 1e-3, 1e12
 NEWTON_STEPS = 100
@@ -31,9 +32,9 @@ class Dirichlet(Kernel):
     which Stirling's large parts have cancelled on paper.
 
     **Measure**: Aitchison volume by default; ``lebesgue`` on the first K - 1 parts is torch's. **Exactness**: closed form.
-    **Range**: concentrations from 1e-3 to 1e12, any K. **Mean**: extrinsic, ``concentration / concentration.sum()``; the Fréchet
-    mean is ``softmax(digamma(concentration))``. **Sampler**: normalised gamma variates, in logarithms, pathwise; a part below the
-    smallest normal number of the dtype is returned as that number.
+    **Range**: concentrations from 1e-3 to 1e12, any K. **Mean**: extrinsic, ``concentration / concentration.sum()``; the
+    Fréchet mean is ``softmax(digamma(concentration))``. **Sampler**: normalised gamma variates, in logarithms, pathwise; a part
+    below the smallest normal number of the dtype is returned as that number.
 
     Shapes: ``concentration`` (*B,K).
 
@@ -91,7 +92,7 @@ class Dirichlet(Kernel):
         return closure(logs).to(alpha.dtype).clamp_min(torch.finfo(alpha.dtype).tiny)
 
     def centered(self, points: Tensor, scale: Tensor) -> Params:
-        # for large concentrations log x_i has variance 1 / alpha_i; the 1/2 keeps the Fréchet mean, softmax(digamma), at the point
+        # log x_i has a variance of about 1 / alpha_i; the 1/2 keeps the Fréchet mean, softmax(digamma), at the point
         precision = points.reciprocal().mean(-1, keepdim=True) / scale.square().unsqueeze(-1)
         return {"concentration": (precision * points + 0.5).clamp_max(MAX_CONCENTRATION)}
 
@@ -128,12 +129,12 @@ class Dirichlet(Kernel):
     def fit(self, x: Tensor, weights: Tensor | None = None) -> Params:
         """Maximum likelihood by Newton's method on a concave function; the Hessian is diagonal plus a rank of one."""
         wide = x.double()
-        share = torch.full_like(wide[:, 0], 1 / len(wide)) if weights is None else weights.double() / weights.double().sum()
+        share = shares(x, weights)
         logs = share @ torch.log(wide / wide.sum(-1, keepdim=True))
         mean = share @ wide
         gap = float((mean * (mean.log() - logs)).sum())
         if not gap > 1e-12:
-            raise ValueError("Expected points that differ, got equal ones: their maximum likelihood is an infinite concentration.")
+            raise ValueError("Expected points that differ, got equal ones, which have an infinite concentration. Give more points.")
         alpha = mean * (len(mean) - 1) / (2 * gap)
         for _ in range(NEWTON_STEPS):
             step = _newton_step(alpha, logs)

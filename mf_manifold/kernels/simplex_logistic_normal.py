@@ -17,8 +17,8 @@ class LogisticNormal(WideCoordinateNormal):
 
     .. math:: q(x) = N(H \log x; H \log loc, \Sigma), \qquad q_{leb}(x) = q(x) \,/\, (\sqrt K \textstyle\prod_i x_i)
 
-    The rows of H (K-1,K) are ``(1,...,1,-j,0,...) / sqrt(j(j+1))`` with j ones; ``scale`` of one number is the standard deviation
-    along every direction and does not depend on them. It is the logistic normal of Aitchison and Shen;
+    The rows of H (K-1,K) are ``(1,...,1,-j,0,...) / sqrt(j(j+1))`` with j ones; ``scale`` of one number is the standard
+    deviation along every direction and does not depend on them. It is the logistic normal of Aitchison and Shen;
     ``torch.distributions.LogisticNormal`` is another law, a normal pushed through a stick-breaking map.
 
     **Measure**: Aitchison volume by default, by which the density is exactly the normal. **Exactness**: closed form.
@@ -31,8 +31,8 @@ class LogisticNormal(WideCoordinateNormal):
         ValueError: ``loc`` off the open simplex, a scale that is not positive.
 
     References:
-        Aitchison, Shen (1980), Logistic-normal distributions: some properties and uses; Egozcue et al. (2003), Isometric logratio
-        transformations for compositional data analysis.
+        Aitchison, Shen (1980), Logistic-normal distributions: some properties and uses; Egozcue et al. (2003), Isometric
+        logratio transformations for compositional data analysis.
 
     >>> import torch, mf_manifold as mf
     >>> loc = torch.tensor([0.2, 0.3, 0.5], dtype=torch.float64)
