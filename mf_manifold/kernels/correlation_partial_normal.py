@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor
 
-from ..kernel import register_kernel
-from ..manifolds.correlation import Correlation, from_partial_coordinates, partial_coordinates
+from ..backends.bilinear import Bilinear
+from ..kernel import Params, register_kernel
+from ..manifolds.correlation import Correlation, factor_or_identity, from_partial_coordinates, partial_coordinates
 from .wide_normal import WideCoordinateNormal
 
 
@@ -41,8 +44,20 @@ class PartialCorrelationNormal(WideCoordinateNormal):
     needs_double = True  # a float32 matrix has lost the digits of partial correlations near 1
     log_scale_range = (-7.0, 2.0)
 
+    def _log_prob(self, x: Tensor, w: Params) -> Tensor:
+        return super()._log_prob(x, w).masked_fill(_singular(x), -math.inf)
+
+    def bilinear(self, x: Tensor, w: Params) -> Bilinear | None:
+        form = super().bilinear(x, w)
+        return None if form is None else form._replace(offset=form.offset.masked_fill(_singular(x), -math.inf))
+
     def coordinates(self, x: Tensor) -> Tensor:
         return partial_coordinates(x)
 
     def from_coordinates(self, v: Tensor) -> Tensor:
         return from_partial_coordinates(v)
+
+
+def _singular(x: Tensor) -> Tensor:
+    """Whether a matrix has no Cholesky factor; its coordinates are then those of a stand-in."""
+    return ~factor_or_identity(x)[1]
