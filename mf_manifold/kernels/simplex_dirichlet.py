@@ -134,7 +134,7 @@ class Dirichlet(Kernel):
         mean = share @ wide
         gap = float((mean * (mean.log() - logs)).sum())
         if not gap > 1e-12:
-            raise ValueError("Expected points that differ, got equal ones, whose best concentration is infinite. Give more points.")
+            raise ValueError("Expected points that differ, got equal ones: their concentration is infinite. Give more points.")
         alpha = mean * (len(mean) - 1) / (2 * gap)
         for _ in range(NEWTON_STEPS):
             step = _newton_step(alpha, logs)
