@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import geoopt
 import torch
 from torch import Tensor
 
@@ -13,7 +14,8 @@ from mf_manifold.testing.density import generator_for
 
 from .common import F64, Case, Manifolds, case, covariance, real
 
-SIMPLEX, CORRELATION = mf.manifolds.Simplex(), mf.manifolds.Correlation()
+SIMPLEX, CORRELATION, GRASSMANN = mf.manifolds.Simplex(), mf.manifolds.Correlation(), mf.manifolds.Grassmann()
+STIEFEL, EUCLIDEAN_STIEFEL = geoopt.Stiefel(), geoopt.Stiefel(canonical=False)
 
 
 def composition(size: int) -> Tensor:
@@ -79,4 +81,7 @@ def manifolds() -> Manifolds:
     return {
         **{f"simplex{n}": (SIMPLEX, (n,)) for n in (2, 3, 8)},
         **{f"correlation{n}": (CORRELATION, (n, n)) for n in (2, 3, 6)},
+        **{f"stiefel{n}x{k}": (STIEFEL, (n, k)) for n, k in ((3, 1), (3, 2), (5, 3))},
+        **{f"stiefel{n}x{k}_euclidean": (EUCLIDEAN_STIEFEL, (n, k)) for n, k in ((3, 2), (5, 3))},
+        **{f"grassmann{n}x{k}": (GRASSMANN, (n, k)) for n, k in ((2, 1), (3, 2), (4, 2), (6, 3))},
     }
