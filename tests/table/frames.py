@@ -10,9 +10,12 @@ from torch import Tensor
 
 import mf_manifold as mf
 from mf_manifold.kernel import Params
+from mf_manifold.linalg import congruence
+from mf_manifold.testing import KERNEL_CHECKS
 from mf_manifold.testing.density import generator_for
+from mf_manifold.testing.symmetry import random_rotation
 
-from .common import F64, Case, Manifolds, case, covariance, real
+from .common import F64, Case, Manifolds, case, covariance, real, spd_matrix
 
 SIMPLEX, CORRELATION, GRASSMANN = mf.manifolds.Simplex(), mf.manifolds.Correlation(), mf.manifolds.Grassmann()
 STIEFEL, EUCLIDEAN_STIEFEL = geoopt.Stiefel(), geoopt.Stiefel(canonical=False)
@@ -71,9 +74,28 @@ def correlation_rows() -> list[Case]:
     return rows
 
 
+def _rotating(n: int, k: int) -> tuple[Callable[[Tensor], Tensor], Callable[[Params], Params]]:
+    left, right = random_rotation(n, generator_for(n)), random_rotation(k, generator_for(k))
+    return lambda x: left @ x @ right, lambda w: {"covariance_matrix": congruence(left, w["covariance_matrix"])}
+
+
+def central_rows() -> list[Case]:
+    """Matrix angular central Gaussian, on frames and on subspaces; its heavy tails have no mean squared distance to check."""
+    rows = []
+    checks = tuple(name for name in KERNEL_CHECKS if name != "centered")
+    for name, manifold in {"stiefel": STIEFEL, "stiefel_euclidean": EUCLIDEAN_STIEFEL, "grassmann": GRASSMANN}.items():
+        shapes = ((3, 2), (5, 2)) if name == "stiefel_euclidean" else ((3, 1), (3, 2), (5, 3) if name == "stiefel" else (5, 2))
+        for n, k in shapes:
+            kernel = mf.kernel_for(manifold, (n, k), "matrix_angular_central_gaussian")
+            params, turn = {"covariance_matrix": spd_matrix(n)}, {"transform": _rotating(n, k)}
+            id = f"{name}{n}x{k}-matrix_angular_central_gaussian"
+            rows.append(Case(id, kernel, params, {"invariance": turn}, checks))
+    return rows
+
+
 def rows() -> list[Case]:
     """All of them."""
-    return [*simplex_rows(), *correlation_rows()]
+    return [*simplex_rows(), *correlation_rows(), *central_rows()]
 
 
 def manifolds() -> Manifolds:
