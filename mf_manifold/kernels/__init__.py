@@ -13,6 +13,7 @@ from . import (
     spd_wishart,
     sphere_von_mises_fisher,
     sphere_wrapped_normal,
+    stiefel_langevin,
     torus_wrapped_normal,
     uniform,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "spd_wishart",
     "sphere_von_mises_fisher",
     "sphere_wrapped_normal",
+    "stiefel_langevin",
     "torus_wrapped_normal",
     "uniform",
 ]

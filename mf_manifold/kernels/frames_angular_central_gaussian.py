@@ -27,7 +27,7 @@ FIT_STEPS, FIT_TOLERANCE, MAX_CONDITION = 2000, 1e-13, 1e13
 
 
 @register_kernel(Grassmann, "matrix_angular_central_gaussian", default=True)
-@register_kernel(geoopt.Stiefel, "matrix_angular_central_gaussian", default=True)
+@register_kernel(geoopt.Stiefel, "matrix_angular_central_gaussian")
 class MatrixAngularCentralGaussian(Kernel):
     r"""Law of the orientation ``Z (Z^T Z)^(-1/2)`` of a matrix Z whose k columns are independent N(0, covariance_matrix).
 
@@ -39,7 +39,7 @@ class MatrixAngularCentralGaussian(Kernel):
     law: ``centered`` (on the Grassmannian) matches the curvature of a normal law at the mode, not the mean squared distance.
 
     **Measure**: Riemannian volume by default, ``measure="normalized"`` for the formula above. **Exactness**: closed form.
-    **Range**: condition numbers of the covariance up to 1e12. **Mean**: Fréchet on the Grassmannian, the span of the k leading
+    **Range**: condition numbers of the covariance up to 1e6; beyond, as many digits are lost as a matrix in float64 lacks. **Mean**: Fréchet on the Grassmannian, the span of the k leading
     eigenvectors, at which the mean direction vanishes by symmetry; not available on the Stiefel manifold, where ``X`` and ``X Q``
     are alike. **Sampler**: the definition, pathwise.
 
@@ -59,7 +59,7 @@ class MatrixAngularCentralGaussian(Kernel):
     ...     measure="normalized",
     ... )
     >>> d.log_prob(torch.tensor([[1.0], [0.0], [0.0]])).exp()            # 4^(-1/2) (1/4)^(-3/2)
-    tensor(4.0000)
+    tensor(4.)
     """
 
     parameter_names = ("covariance_matrix",)

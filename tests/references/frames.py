@@ -184,8 +184,107 @@ def correlation_rows() -> list[Row]:
     return rows
 
 
+# Frames and subspaces: densities with respect to the uniform probability.
+
+
+def orthonormal(x: Any) -> Any:
+    """The frame next to a float64 one, by Newton's iteration for the polar factor."""
+    y = exact(x)
+    for _ in range(4):
+        y = y * (3 * mp.eye(y.cols) - y.T * y) / 2
+    return y
+
+
+def central(covariance: Any, x: Any) -> Any:
+    sigma, frame = exact(covariance), orthonormal(x)
+    n, k = frame.rows, frame.cols
+    inner = frame.T * sigma**-1 * frame
+    return -mpf(k) / 2 * mp.log(mp.det(sigma)) - mpf(n) / 2 * mp.log(mp.det(inner))
+
+
+def muirhead(n: int, a: Any, b: Any) -> Any:
+    """log 0F1(n/2; diag(a, b)^2 / 4) by Muirhead's series in hypergeometric functions of a number."""
+    c, x, y = mpf(n) / 2, a * a / 4, b * b / 4
+    total, j, term = mpf(0), 0, mpf(1)
+    while j < 4 or term > total * mpf(10) ** -30:
+        term = (x * y) ** j / (mp.rf(c, 2 * j) * mp.rf(c - mpf(1) / 2, j) * mp.factorial(j)) * mp.hyp0f1(c + 2 * j, x + y)
+        total, j = total + term, j + 1
+    return mp.log(total)
+
+
+def conditional(n: int, a: Any, b: Any) -> Any:
+    """The same by integrating over one coordinate of the first column, for concentrations beyond the series."""
+
+    def fisher(kappa: Any) -> Any:
+        nu = mpf(n - 1) / 2 - 1
+        if kappa == 0:
+            return mpf(1)
+        return mp.gamma(nu + 1) * (2 / kappa) ** nu * mp.besseli(nu, kappa)
+
+    def integrand(phi: Any) -> Any:
+        c = mp.cos(phi)
+        return c ** (n - 2) * fisher(a * c) * fisher(b * c) * mp.exp(-a - b)
+
+    unit = 1 / mp.sqrt(a + b + n)
+    points = [mpf(0), *(u * unit for u in (2, 4, 7, 11, 16, 22) if u * unit < mp.pi / 2), mp.pi / 2]
+    total = mp.quad(integrand, points[:-1] if len(points) > 7 else points)
+    return mp.log(2 * total * mp.gamma(mpf(n) / 2) / (mp.sqrt(mp.pi) * mp.gamma(mpf(n - 1) / 2))) + a + b
+
+
+def langevin(loc: Any, matrix: Any, x: Any) -> Any:
+    where, frame, inner = orthonormal(loc), orthonormal(x), exact(matrix)
+    n = where.rows
+    product = inner * (where.T * frame)
+    exponent = mp.fsum(product[i, i] for i in range(product.rows))
+    values = [max(v, mpf(0)) for v in mp.eigsy(inner, eigvals_only=True)]
+    if len(values) == 1:
+        return exponent - mp.log(mp.hyp0f1(mpf(n) / 2, values[0] ** 2 / 4))
+    a, b = values
+    return exponent - (muirhead(n, a, b) if a + b < 150 else conditional(n, a, b))
+
+
+def random_frame(n: int, k: int) -> Any:
+    return np.linalg.qr(RNG.normal(size=(n, k)))[0]
+
+
+def frame_rows() -> list[Row]:
+    rows = []
+    for n, k in ((2, 1), (3, 2), (6, 3), (20, 2)):
+        for decades in (0, 3, 6):
+            turn = np.linalg.qr(RNG.normal(size=(n, n)))[0]
+            root = turn * np.logspace(0, -decades / 2, n)
+            covariance = root @ root.T
+            covariance = (covariance + covariance.T) / 2
+            for x in (random_frame(n, k), turn[:, :k]):
+                for name, manifold in (("Grassmann", {}), ("Stiefel", {"canonical": True})):
+                    value = central(covariance, x)
+                    line = row(name, "matrix_angular_central_gaussian", {"covariance_matrix": covariance}, x, "normalized", value)
+                    line["manifold"].update(manifold)
+                    rows.append(line)
+    for n, k in ((2, 1), (3, 1), (3, 2), (4, 2), (9, 2), (40, 2)):
+        for kappa in (0.0, 0.1, 3.0, 60.0, 3e3, 1e6, 1e8):
+            loc = random_frame(n, k)
+            x, _ = np.linalg.qr(loc + min(1.0, 1 / math.sqrt(1 + kappa)) * RNG.normal(size=(n, k)))
+            x *= np.sign(np.sum(x * loc, axis=0))
+            value = langevin(loc, kappa * np.eye(k), x)
+            line = row("Stiefel", "matrix_langevin", {"loc": loc, "concentration": kappa}, x, "normalized", value)
+            line["manifold"]["canonical"] = True
+            rows.append(line)
+    for n, values in ((3, (1e6, 1e-3)), (4, (40.0, 0.0)), (5, (1e8, 1e4)), (12, (300.0, 7.0))):
+        turn = np.linalg.qr(RNG.normal(size=(2, 2)))[0]
+        matrix = (turn * np.array(values)) @ turn.T
+        matrix = (matrix + matrix.T) / 2
+        loc = random_frame(n, 2)
+        x, _ = np.linalg.qr(loc + 1e-3 * RNG.normal(size=(n, 2)))
+        x *= np.sign(np.sum(x * loc, axis=0))
+        line = row("Stiefel", "matrix_langevin", {"loc": loc, "concentration_matrix": matrix}, x, "normalized", langevin(loc, matrix, x))
+        line["manifold"]["canonical"] = False
+        rows.append(line)
+    return rows
+
+
 def main() -> None:
-    content = {"tolerance": 1e-9, "rows": [*simplex_rows(), *correlation_rows()]}
+    content = {"tolerance": 1e-9, "rows": [*simplex_rows(), *correlation_rows(), *frame_rows()]}
     Path(__file__).with_suffix(".json").write_text(json.dumps(content).replace("}, {\"manifold", "},\n{\"manifold"))
 
 

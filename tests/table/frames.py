@@ -93,9 +93,30 @@ def central_rows() -> list[Case]:
     return rows
 
 
+def frame(n: int, k: int) -> Tensor:
+    """An orthonormal frame in general position."""
+    return mf.geometry.project(STIEFEL, torch.randn(n, k, dtype=F64, generator=generator_for(10 * n + k)))
+
+
+def langevin_rows() -> list[Case]:
+    """Matrix Langevin with one and two columns, by both metrics."""
+    rows = []
+    for n, k, concentrations in ((3, 1, (5.0,)), (3, 2, (0.0, 3.0, 1e5)), (6, 2, (20.0,))):
+        for kappa in concentrations:
+            params = {"loc": frame(n, k), "concentration": real(kappa)}
+            rows.append(case(f"stiefel{n}x{k}-matrix_langevin_{kappa:g}", STIEFEL, None, params))
+    euclidean = {"loc": frame(4, 2), "concentration": real(8.0)}
+    full = {"loc": frame(4, 2), "concentration_matrix": 10 * spd_matrix(2)}
+    return [
+        *rows,
+        case("stiefel4x2_euclidean-matrix_langevin_8", EUCLIDEAN_STIEFEL, None, euclidean),
+        case("stiefel4x2-matrix_langevin_full", STIEFEL, None, full),
+    ]
+
+
 def rows() -> list[Case]:
     """All of them."""
-    return [*simplex_rows(), *correlation_rows(), *central_rows()]
+    return [*simplex_rows(), *correlation_rows(), *central_rows(), *langevin_rows()]
 
 
 def manifolds() -> Manifolds:
