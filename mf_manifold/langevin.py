@@ -1,13 +1,14 @@
 """Normaliser of the matrix Langevin law for one and two columns.
 
-For F with singular values s the integral of exp(tr F^T X) over uniform frames is 0F1(n/2; F^T F / 4), a function of a matrix. For
-two columns condition on t, the coordinate of the first column along the second singular vector: given t both integrals are those
-of von Mises-Fisher laws on S^(n-2), so that with f(k) = 0F1((n-1)/2; k^2/4)
+For F with singular values s the integral of exp(tr F^T X) over uniform frames is 0F1(n/2; F^T F / 4), a function of a matrix.
+For two columns condition on t, the coordinate of the first column along the second singular vector: given t both integrals
+are those of von Mises-Fisher laws on S^(n-2), so that with f(k) = 0F1((n-1)/2; k^2/4)
 
     0F1 = E f(a sqrt(1 - t^2)) f(b sqrt(1 - t^2)),    density of t proportional to (1 - t^2)^((n-3)/2).
 
-In t = sin(phi) the integrand is analytic, at most exp(-R t^2 / 2) times its value at 0 with R = a A(a) + b A(b) + n - 2 and A = f' / f
-(log f is concave in the square of its argument): Gauss-Legendre nodes up to t = 9 / sqrt(R) leave out less than 1e-17 of it.
+In t = sin(phi) the integrand is analytic, at most exp(-R t^2 / 2) times its value at 0 with R = a A(a) + b A(b) + n - 2 and A
+= f' / f (log f is concave in the square of its argument): Gauss-Legendre nodes up to t = 9 / sqrt(R) leave out less than
+1e-17 of it.
 """
 
 from __future__ import annotations

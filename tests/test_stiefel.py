@@ -94,7 +94,8 @@ def test_optimiser_finds_a_leading_subspace() -> None:
         optimiser.step()
     leading = torch.linalg.eigh(matrix).eigenvectors[:, -2:]
     assert float(mf.geometry.dist(GRASSMANN, point.detach().as_subclass(Tensor), leading)) < 1e-6
-    assert GRASSMANN.check_point_on_manifold(GRASSMANN.random(3, 5, 2)) and GRASSMANN.check_point_on_manifold(GRASSMANN.origin(5, 2))
+    assert GRASSMANN.check_point_on_manifold(GRASSMANN.random(3, 5, 2))
+    assert GRASSMANN.check_point_on_manifold(GRASSMANN.origin(5, 2))
 
 
 @pytest.mark.parametrize(("n", "k"), [(3, 1), (4, 2), (5, 3)])
@@ -118,8 +119,8 @@ def test_central_gaussian_sees_the_span_alone() -> None:
 
 
 def test_centered_central_gaussian_has_the_curvature_of_a_normal_law() -> None:
-    kernel, x, scale = mf.kernel_for(GRASSMANN, (5, 2)), frame(5, 2), real(0.3)
     kernel = mf.kernel_for(GRASSMANN, (5, 2), "matrix_angular_central_gaussian")
+    x, scale = frame(5, 2), real(0.3)
     w = kernel.centered(x, scale)
     u = mf.geometry.from_coords(GRASSMANN, x, torch.nn.functional.normalize(torch.ones(6, dtype=F64), dim=0))
     step = 1e-4
@@ -149,6 +150,26 @@ def test_product_of_minors_equals_the_loop_and_gives_way_to_it() -> None:
         cov = torch.diag(torch.logspace(0, math.log10(condition), 5, dtype=F64)).expand(3, 5, 5)
         w = {"covariance_matrix": cov}
         torch.testing.assert_close(kernel.pairwise_log_prob(x, w), kernel.log_prob(x.unsqueeze(1), w), rtol=1e-9, atol=1e-9)
+
+
+def test_gnomonic_normal_of_axes_is_a_normal_law_of_the_tangent() -> None:
+    loc, x = torch.eye(2, 1, dtype=F64), real([[math.cos(1.1)], [math.sin(1.1)]])
+    law = mf.distribution(GRASSMANN, "gnomonic_normal", loc=loc, scale=0.8)
+    expected = torch.distributions.Normal(0.0, 0.8).log_prob(torch.tensor(math.tan(1.1))) - 2 * math.log(math.cos(1.1))
+    assert float(law.log_prob(x)) == pytest.approx(float(expected), abs=1e-6)
+    across = torch.tensor([[0.0], [1.0]], dtype=F64).requires_grad_()
+    value = law.log_prob(across)
+    assert float(value.detach()) == -math.inf
+    assert bool(torch.isfinite(torch.autograd.grad(value, across)[0]).all())
+
+
+def test_gnomonic_normal_sees_spans_alone_and_has_its_mean_at_loc() -> None:
+    loc, turn = frame(5, 2), torch.linalg.qr(torch.randn(2, 2, dtype=F64, generator=generator_for(3))).Q
+    law, same = (mf.distribution(GRASSMANN, loc=b, scale=0.4) for b in (loc, loc @ turn))
+    x = law.sample((1000,), generator=generator_for(8))
+    torch.testing.assert_close(same.log_prob(x @ turn), law.log_prob(x))
+    pairs = law.kernel.pairwise_log_prob(x, {"loc": loc.unsqueeze(0), "scale": real([0.4])})
+    torch.testing.assert_close(pairs.squeeze(1), law.log_prob(x))
 
 
 def test_langevin_normaliser_is_the_average_over_uniform_frames() -> None:

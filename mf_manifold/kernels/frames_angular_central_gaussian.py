@@ -26,22 +26,23 @@ MAX_FEATURES, PRODUCT_ERROR = 300, 1e-10
 FIT_STEPS, FIT_TOLERANCE, MAX_CONDITION = 2000, 1e-13, 1e13
 
 
-@register_kernel(Grassmann, "matrix_angular_central_gaussian", default=True)
+@register_kernel(Grassmann, "matrix_angular_central_gaussian")
 @register_kernel(geoopt.Stiefel, "matrix_angular_central_gaussian")
 class MatrixAngularCentralGaussian(Kernel):
     r"""Law of the orientation ``Z (Z^T Z)^(-1/2)`` of a matrix Z whose k columns are independent N(0, covariance_matrix).
 
     .. math:: q(X) = |\Sigma|^{-k/2} \, |X^T \Sigma^{-1} X|^{-n/2}
 
-    with respect to the uniform probability. It depends on the span of X alone: on the Stiefel manifold all bases of a subspace are
-    alike, and on the Grassmannian it is a law of subspaces with the span of the k leading eigenvectors as its mode. A multiple
-    of the covariance gives the same law. For k = 1 it is the angular central Gaussian. Its tails are heavy, as those of a Student
-    law: ``centered`` (on the Grassmannian) matches the curvature of a normal law at the mode, not the mean squared distance.
+    with respect to the uniform probability. It depends on the span of X alone: on the Stiefel manifold all bases of a
+    subspace are alike, and on the Grassmannian it is a law of subspaces with the span of the k leading eigenvectors as its
+    mode. A multiple of the covariance gives the same law. For k = 1 it is the angular central Gaussian. Its tails are heavy,
+    as those of a Student law: ``centered`` (on the Grassmannian) matches the curvature of a normal law at the mode, not the
+    mean squared distance.
 
     **Measure**: Riemannian volume by default, ``measure="normalized"`` for the formula above. **Exactness**: closed form.
-    **Range**: condition numbers of the covariance up to 1e6; beyond, as many digits are lost as a matrix in float64 lacks. **Mean**: Fréchet on the Grassmannian, the span of the k leading
-    eigenvectors, at which the mean direction vanishes by symmetry; not available on the Stiefel manifold, where ``X`` and ``X Q``
-    are alike. **Sampler**: the definition, pathwise.
+    **Range**: condition numbers of the covariance up to 1e6; beyond, as many digits are lost as a matrix in float64 lacks.
+    **Mean**: Fréchet on the Grassmannian, the span of the k leading eigenvectors, at which the mean direction vanishes by
+    symmetry; not available on the Stiefel manifold, where ``X`` and ``X Q`` are alike. **Sampler**: the definition, pathwise.
 
     Shapes: ``covariance_matrix`` (*B,n,n); k is that of ``point_shape=(n, k)``.
 
@@ -123,7 +124,7 @@ class MatrixAngularCentralGaussian(Kernel):
 
     def centered(self, points: Tensor, scale: Tensor) -> Params:
         # log q = -n/2 log(1 + (1/e - 1) sin^2) for each angle, e the variance across: curvature n (1/e - 1) = 1 / scale^2
-        n, k = self.point_shape
+        n = self.point_shape[0]
         across = n * scale.square() / (1 + n * scale.square())
         eye = torch.eye(n, dtype=points.dtype, device=points.device)
         return {"covariance_matrix": points @ points.mT + across[..., None, None] * (eye - points @ points.mT)}
@@ -153,7 +154,7 @@ class MatrixAngularCentralGaussian(Kernel):
             values = torch.linalg.eigvalsh(cov)
             if not float(values[-1]) < MAX_CONDITION * float(values[0]):
                 raise ValueError(
-                    f"Expected more than n / k = {n / k:g} points in general position, got {len(x)} points too many of which lie "
+                    f"Expected more than n / k = {n / k:g} points in general position, got {len(x)}, too many of which lie "
                     "in one subspace: their likelihood has no maximum. Give more points."
                 )
             if float(change) <= FIT_TOLERANCE * float(values[-1]):

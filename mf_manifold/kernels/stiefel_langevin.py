@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,15 +34,16 @@ class MatrixLangevin(Kernel):
     .. math:: q(X) = \exp(\mathrm{tr}\, F^T X) \, / \, {}_0F_1(n/2; F^T F / 4), \qquad F = loc \, K
 
     with respect to the uniform probability. ``concentration`` is a number, K = concentration times the identity;
-    ``concentration_matrix`` is any symmetric positive semidefinite K (k,k), with which ``loc K`` is the polar decomposition of an
-    arbitrary F. The exponent is evaluated as ``-tr K (X - loc)^T (X - loc) / 2``, so that large concentrations keep their digits.
+    ``concentration_matrix`` is any symmetric positive semidefinite K (k,k), with which ``loc K`` is the polar decomposition
+    of an arbitrary F. The exponent is evaluated as ``-tr K (X - loc)^T (X - loc) / 2``, so that large concentrations keep
+    their digits.
 
-    **Measure**: Riemannian volume by default, ``measure="normalized"`` for the formula above. **Exactness**: quadrature.
-    The normaliser is a hypergeometric function of a matrix: closed form for one column, for two an integral over an interval of
-    an analytic function, whose rule of 80 nodes is accurate to rounding. **Range**: k = 1 or 2 columns in any R^n; eigenvalues of
-    K from 0 to 1e8. For three and more columns no normaliser of proven accuracy is known here, and the kernel refuses.
-    **Mean**: extrinsic, ``loc``. **Sampler**: exact rejection, first column from its conditional law, second given the first; the
-    acceptance is above one half.
+    **Measure**: Riemannian volume by default, ``measure="normalized"`` for the formula above. **Exactness**: quadrature. The
+    normaliser is a hypergeometric function of a matrix: closed form for one column, for two an integral over an interval of
+    an analytic function, whose rule of 80 nodes is accurate to rounding. **Range**: k = 1 or 2 columns in any R^n;
+    eigenvalues of K from 0 to 1e8. For three and more columns no normaliser of proven accuracy is known here, and the kernel
+    refuses. **Mean**: extrinsic, ``loc``. **Sampler**: exact rejection, first column from its conditional law, second given
+    the first; the acceptance is above one half.
 
     Shapes: ``loc`` (*B,n,k); ``concentration`` (*B) or ``concentration_matrix`` (*B,k,k).
 
@@ -73,8 +73,8 @@ class MatrixLangevin(Kernel):
         super().__init__(manifold, point_shape)
         if self.point_shape[1] > 2:
             raise ValueError(
-                f"Expected frames of one or two columns for matrix_langevin, got point shape {self.point_shape}: its normaliser is "
-                "known to rounding only there. Use matrix_angular_central_gaussian."
+                f"Expected frames of one or two columns for matrix_langevin, got point shape {self.point_shape}: its "
+                "normaliser is known to rounding only there. Use matrix_angular_central_gaussian."
             )
         if concentration not in ("isotropic", "full"):
             raise ValueError(f"Expected concentration to be one of isotropic, full, got {concentration!r}.")
@@ -132,16 +132,15 @@ class MatrixLangevin(Kernel):
         loc, (n, k) = w["loc"].double(), self.point_shape
         values, vectors = torch.linalg.eigh(self._matrix(w))
         shape = torch.Size((*sample_shape, *torch.broadcast_shapes(loc.shape[:-2], values.shape[:-1])))
-        frame, s = (loc @ vectors).expand(*shape, n, k).reshape(-1, n, k), values.clamp_min(0.0).expand(*shape, k).reshape(-1, k)
-        if k == 1:
-            draw = _fisher(frame[..., 0], s[..., 0], [], generator).unsqueeze(-1)
-        else:
-            draw = _two_columns(frame, s, generator)
+        frame = (loc @ vectors).expand(*shape, n, k).reshape(-1, n, k)
+        s = values.clamp_min(0.0).expand(*shape, k).reshape(-1, k)
+        one = k == 1
+        draw = _fisher(frame[..., 0], s[..., 0], [], generator).unsqueeze(-1) if one else _two_columns(frame, s, generator)
         return polar(draw.reshape(*shape, n, k) @ vectors.mT).to(w["loc"].dtype)
 
     def centered(self, points: Tensor, scale: Tensor) -> Params:
-        # a narrow law is normal with variance 1 / concentration by the Euclidean metric, in which rotations within the span count
-        # twice as much as in the canonical one
+        # a narrow law is normal with variance 1 / concentration by the Euclidean metric, in which rotations within the span
+        # count twice as much as in the canonical one
         k = self.point_shape[1]
         within = k * (k - 1) / 2 * (0.5 if is_canonical(self.manifold) else 0.0)
         kappa = (1 - within / self.dim) * scale.pow(-2)
@@ -185,7 +184,7 @@ class MatrixLangevin(Kernel):
         return ((values * slope).sum(-1) - log_p + log_q - shift).to(w["loc"].dtype)
 
     def fit(self, x: Tensor, weights: Tensor | None = None) -> Params:
-        """Maximum likelihood: ``loc`` and the axes of K from the singular vectors of the mean, by Newton for its eigenvalues."""
+        """Maximum likelihood: ``loc`` and axes of K by the singular vectors of the mean, eigenvalues by Newton's method."""
         mean = (shares(x, weights)[:, None, None] * x.double()).sum(0)
         left, cosines, right = torch.linalg.svd(mean, full_matrices=False)
         isotropic = self.concentration == "isotropic"

@@ -41,7 +41,7 @@ def _arctan(t: Tensor) -> Tensor:
 
 
 class Grassmann(geoopt.Manifold):  # type: ignore[misc]
-    """The subspaces of dimension k of R^n, 1 <= k < n; a point is an orthonormal basis (n,k), the same as any other of its span.
+    """The subspaces of dimension k of R^n, 1 <= k < n; a point is an orthonormal basis (n,k), the same as others of its span.
 
     Bases are cheaper than projectors (n,n) and what optimisers of geoopt can move; densities do not change when X becomes X Q
     with Q orthogonal. Tangent vectors at X are the horizontal ones, ``X^T U = 0``, with the metric ``tr U^T U``: the squared

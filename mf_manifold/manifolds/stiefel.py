@@ -1,8 +1,8 @@
 """Orthonormal frames, k columns in R^n: ``geoopt.Stiefel`` with its canonical and its Euclidean metric.
 
-A tangent vector at X is ``X A + B`` with A skew-symmetric and B orthogonal to X. The Euclidean metric is ``|A|^2 + |B|^2``, that of
-the embedding in R^(n x k); the canonical one, geoopt's default, is ``|A|^2 / 2 + |B|^2``. Their volumes differ by the constant
-factor ``2^(k(k-1)/4)``. Neither has a logarithm in closed form.
+A tangent vector at X is ``X A + B`` with A skew-symmetric and B orthogonal to X. The Euclidean metric is ``|A|^2 + |B|^2``,
+that of the embedding in R^(n x k); the canonical one, geoopt's default, is ``|A|^2 / 2 + |B|^2``. Their volumes differ by the
+constant factor ``2^(k(k-1)/4)``. Neither has a logarithm in closed form.
 """
 
 from __future__ import annotations

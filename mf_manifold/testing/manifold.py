@@ -49,16 +49,19 @@ def _has_logarithm(manifold: geoopt.Manifold, x: Tensor) -> bool:
 def _demand_geodesics(manifold: geoopt.Manifold, x: Tensor, v: Tensor, tolerance: float) -> None:
     """``t -> exp(x, t u)`` starts with u, keeps its speed, and goes on from any of its points as it came."""
     u = geometry.from_coords(manifold, x, v)
+
+    def path(t: Tensor) -> Tensor:
+        return geometry.expmap(manifold, x, t * u)
+
     for time in (0.0, 0.7):
-        path = lambda t: geometry.expmap(manifold, x, t * u)  # noqa: E731
         at, unit = torch.tensor(time, dtype=x.dtype), torch.ones((), dtype=x.dtype)
-        here, velocity = torch.autograd.functional.jvp(path, at, unit)
+        here, velocity = torch.autograd.functional.jvp(path, at, unit)  # type: ignore[no-untyped-call]
         speed = torch.stack([to_coords(manifold, a, b) for a, b in zip(here, velocity, strict=True)]).norm(dim=-1)
         demand_close(speed, v.norm(dim=-1), f"speed of a geodesic at time {time}", tolerance)
         if time == 0:
             demand_close(velocity, u, "first velocity of a geodesic", tolerance)
         onward = geometry.expmap(manifold, here, 0.4 * velocity)
-        demand_close(onward, path(time + 0.4), f"geodesic taken up again at time {time}", tolerance)
+        demand_close(onward, path(at + 0.4), f"geodesic taken up again at time {time}", tolerance)
 
 
 @named_check("maps")

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import geometry
 from .density import Density, Pilot, chart, exp_coords, generator_for, pilot
 
 IMPORTANCE = 2**15

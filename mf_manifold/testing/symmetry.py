@@ -9,7 +9,6 @@ import geoopt
 import torch
 from torch import Tensor
 
-from .. import geometry
 from ..geometry import Shape
 from ..kernel import Kernel, Params
 from .density import generator_for, kernel_density, separation, to_dtype

@@ -243,6 +243,17 @@ def langevin(loc: Any, matrix: Any, x: Any) -> Any:
     return exponent - (muirhead(n, a, b) if a + b < 150 else conditional(n, a, b))
 
 
+def gnomonic(loc: Any, scale: float, x: Any) -> Any:
+    """By the volume of the Grassmannian, from the slopes of the subspace over loc."""
+    where, other, s = orthonormal(loc), orthonormal(x), mpf(float(scale))
+    n, k = where.rows, where.cols
+    slopes = (other - where * (where.T * other)) * (where.T * other) ** -1
+    gram = slopes.T * slopes
+    square = mp.fsum(gram[i, i] for i in range(k))
+    log_volume = mpf(n) / 2 * mp.log(mp.det(mp.eye(k) + gram))
+    return -square / (2 * s**2) - k * (n - k) * (mp.log(s) + mp.log(2 * mp.pi) / 2) + log_volume
+
+
 def random_frame(n: int, k: int) -> Any:
     return np.linalg.qr(RNG.normal(size=(n, k)))[0]
 
@@ -258,9 +269,16 @@ def frame_rows() -> list[Row]:
             for x in (random_frame(n, k), turn[:, :k]):
                 for name, manifold in (("Grassmann", {}), ("Stiefel", {"canonical": True})):
                     value = central(covariance, x)
-                    line = row(name, "matrix_angular_central_gaussian", {"covariance_matrix": covariance}, x, "normalized", value)
+                    params = {"covariance_matrix": covariance}
+                    line = row(name, "matrix_angular_central_gaussian", params, x, "normalized", value)
                     line["manifold"].update(manifold)
                     rows.append(line)
+    for n, k in ((2, 1), (3, 2), (7, 3), (30, 2)):
+        for scale in (1e-6, 1e-3, 0.3, 30.0):
+            loc = random_frame(n, k)
+            x, _ = np.linalg.qr(loc + min(1.0, scale) * RNG.normal(size=(n, k)))
+            params = {"loc": loc, "scale": scale}
+            rows.append(row("Grassmann", "gnomonic_normal", params, x, "riemannian", gnomonic(loc, scale, x)))
     for n, k in ((2, 1), (3, 1), (3, 2), (4, 2), (9, 2), (40, 2)):
         for kappa in (0.0, 0.1, 3.0, 60.0, 3e3, 1e6, 1e8):
             loc = random_frame(n, k)
@@ -277,7 +295,8 @@ def frame_rows() -> list[Row]:
         loc = random_frame(n, 2)
         x, _ = np.linalg.qr(loc + 1e-3 * RNG.normal(size=(n, 2)))
         x *= np.sign(np.sum(x * loc, axis=0))
-        line = row("Stiefel", "matrix_langevin", {"loc": loc, "concentration_matrix": matrix}, x, "normalized", langevin(loc, matrix, x))
+        params = {"loc": loc, "concentration_matrix": matrix}
+        line = row("Stiefel", "matrix_langevin", params, x, "normalized", langevin(loc, matrix, x))
         line["manifold"]["canonical"] = False
         rows.append(line)
     return rows

@@ -16,6 +16,7 @@ from mf_manifold.testing.density import generator_for
 from mf_manifold.testing.symmetry import random_rotation
 
 from .common import F64, Case, Manifolds, case, covariance, real, spd_matrix
+from .uniform import CHECKS
 
 SIMPLEX, CORRELATION, GRASSMANN = mf.manifolds.Simplex(), mf.manifolds.Correlation(), mf.manifolds.Grassmann()
 STIEFEL, EUCLIDEAN_STIEFEL = geoopt.Stiefel(), geoopt.Stiefel(canonical=False)
@@ -114,9 +115,26 @@ def langevin_rows() -> list[Case]:
     ]
 
 
+def gnomonic_rows() -> list[Case]:
+    """Gnomonic normal on subspaces."""
+    rows = []
+    for n, k, scales in ((3, 1, (0.5,)), (3, 2, (1e-3, 2.0)), (5, 2, (0.3,))):
+        for s in scales:
+            params = {"loc": frame(n, k), "scale": real(s)}
+            rows.append(case(f"grassmann{n}x{k}-gnomonic_normal_{s:g}", GRASSMANN, None, params))
+    return rows
+
+
+def uniform_rows() -> list[Case]:
+    """The uniform law of frames and of subspaces."""
+    spaces = {"stiefel5x3": (STIEFEL, (5, 3)), "grassmann4x2": (GRASSMANN, (4, 2))}
+    kernels = {name: mf.kernel_for(manifold, shape, "uniform") for name, (manifold, shape) in spaces.items()}
+    return [Case(f"{name}-uniform", kernel, {}, checks=CHECKS) for name, kernel in kernels.items()]
+
+
 def rows() -> list[Case]:
     """All of them."""
-    return [*simplex_rows(), *correlation_rows(), *central_rows(), *langevin_rows()]
+    return [*simplex_rows(), *correlation_rows(), *central_rows(), *langevin_rows(), *gnomonic_rows(), *uniform_rows()]
 
 
 def manifolds() -> Manifolds:

@@ -14,6 +14,7 @@ from mf_manifold.kernel import Params
 from mf_manifold.kernels.correlation_lkj import LKJ
 from mf_manifold.kernels.correlation_partial_normal import PartialCorrelationNormal
 from mf_manifold.kernels.frames_angular_central_gaussian import MatrixAngularCentralGaussian
+from mf_manifold.kernels.grassmann_gnomonic_normal import GnomonicNormal
 from mf_manifold.kernels.simplex_dirichlet import Dirichlet
 from mf_manifold.kernels.simplex_logistic_normal import LogisticNormal
 from mf_manifold.kernels.stiefel_langevin import MatrixLangevin
@@ -108,6 +109,14 @@ class IndependentColumns(MatrixLangevin):
         return torch.cat([first, second / second.norm(dim=-2, keepdim=True)], dim=-1)
 
 
+class NoVolumeOfSlopes(GnomonicNormal):
+    """A normal density of the slopes, without the volume element of the chart."""
+
+    def _from_inner(self, x: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
+        log_det = torch.linalg.slogdet(loc.mT @ x).logabsdet
+        return super()._from_inner(x, loc, scale) + self.point_shape[0] * log_det
+
+
 def mutants() -> list[Mutant]:
     """All of them."""
     alpha, eta = {"concentration": real([2.0, 0.8, 4.0])}, {"concentration": real(1.5)}
@@ -123,6 +132,7 @@ def mutants() -> list[Mutant]:
         Mutant(PlainFisher(CORRELATION, (3, 3)), correlated, "normalisation"),
         Mutant(OneColumnDeterminant(GRASSMANN, (3, 2)), cov, "normalisation"),
         Mutant(TriangularOrientation(STIEFEL, (3, 2)), cov, "sampler"),
+        Mutant(NoVolumeOfSlopes(GRASSMANN, (3, 2)), {"loc": frame(3, 2), "scale": real(0.6)}, "normalisation"),
         Mutant(SmallConcentration(STIEFEL, (3, 2)), kappa, "normalisation"),
         Mutant(IndependentColumns(STIEFEL, (3, 2)), kappa, "sampler"),
     ]

@@ -1,7 +1,8 @@
 """Frames: spherical coordinates column by column, quadrature in them, rotations from both sides.
 
-The first column is a point of S^(n-1); a rotation takes it back to the centre's, and what the second column becomes is a point of
-S^(n-2), and so on. The invariant volume is the product of the areas, so these coordinates integrate a density without geodesics.
+The first column is a point of S^(n-1); a rotation takes it back to the centre's, and what the second column becomes is a
+point of S^(n-2), and so on. The invariant volume is the product of the areas, so these coordinates integrate a density
+without geodesics.
 """
 
 from __future__ import annotations
