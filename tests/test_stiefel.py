@@ -195,7 +195,7 @@ def test_langevin_normaliser_has_its_limits_and_slopes(n: int) -> None:
 def test_narrow_langevin_is_a_normal_law() -> None:
     loc, kappa = frame(6, 2), 1e8
     dim = 6 * 2 - 3
-    law = mf.distribution(EUCLIDEAN_STIEFEL, loc=loc, concentration=kappa)
+    law = mf.distribution(EUCLIDEAN_STIEFEL, "matrix_langevin", loc=loc, concentration=kappa)
     normal = dim / 2 * math.log(2 * math.pi * math.e / kappa)
     assert float(law.entropy()) == pytest.approx(normal, abs=1e-6)
     assert float(law.log_prob(loc)) == pytest.approx(dim / 2 * math.log(kappa / (2 * math.pi)), abs=1e-6)
@@ -208,8 +208,9 @@ def test_one_column_is_von_mises_fisher() -> None:
 
 
 def test_langevin_divergence_is_an_average() -> None:
-    p = mf.distribution(STIEFEL, loc=frame(4, 2), concentration_matrix=5 * spd_matrix(2))
-    q = mf.distribution(STIEFEL, loc=uniform_frames(4, 2, 1)[0], concentration_matrix=torch.diag(real([2.0, 0.5])))
+    p = mf.distribution(STIEFEL, "matrix_langevin", loc=frame(4, 2), concentration_matrix=5 * spd_matrix(2))
+    other = {"loc": uniform_frames(4, 2, 1)[0], "concentration_matrix": torch.diag(real([2.0, 0.5]))}
+    q = mf.distribution(STIEFEL, "matrix_langevin", **other)
     x = p.sample((50000,), generator=generator_for(5))
     terms = p.log_prob(x) - q.log_prob(x)
     divergence = float(torch.distributions.kl_divergence(p, q))
@@ -227,6 +228,22 @@ def test_langevin_fit_is_a_stationary_point(n: int, k: int, kappa: float) -> Non
     assert float(full.log_prob(x).mean()) >= float(law.log_prob(x, measure="riemannian").mean()) - 1e-9
     with pytest.raises(ValueError, match="points that differ"):
         law.fit(x[:1].expand(3, n, k))
+
+
+def test_cayley_normal_of_one_column_is_the_stereographic_normal() -> None:
+    loc, x = torch.eye(3, 1, dtype=F64), frame(3, 1)
+    v = 2 * x[1:, 0] / (1 + x[0, 0])
+    normal = torch.distributions.Normal(real(0.0), 0.7).log_prob(v).sum()
+    expected = normal + 2 * torch.log(1 + v.square().sum() / 4)
+    torch.testing.assert_close(mf.distribution(STIEFEL, loc=loc, scale=0.7).log_prob(x), expected)
+
+
+def test_cayley_normal_vanishes_opposite_with_a_finite_gradient() -> None:
+    loc = torch.eye(4, 2, dtype=F64)
+    x = (-loc).requires_grad_()
+    value = mf.distribution(STIEFEL, loc=loc, scale=0.7).log_prob(x)
+    assert -math.inf < float(value.detach()) < -1e12
+    assert bool(torch.isfinite(torch.autograd.grad(value, x)[0]).all())
 
 
 def test_langevin_refuses_three_columns() -> None:

@@ -27,7 +27,7 @@ MAX_CONCENTRATION = 1e8
 NEWTON_STEPS = 100
 
 
-@register_kernel(geoopt.Stiefel, "matrix_langevin", default=True)
+@register_kernel(geoopt.Stiefel, "matrix_langevin")
 class MatrixLangevin(Kernel):
     r"""Exponential family of the linear statistic on frames, the von Mises-Fisher law of matrices.
 
@@ -74,7 +74,7 @@ class MatrixLangevin(Kernel):
         if self.point_shape[1] > 2:
             raise ValueError(
                 f"Expected frames of one or two columns for matrix_langevin, got point shape {self.point_shape}: its "
-                "normaliser is known to rounding only there. Use matrix_angular_central_gaussian."
+                "normaliser is known to rounding only there. Use cayley_normal."
             )
         if concentration not in ("isotropic", "full"):
             raise ValueError(f"Expected concentration to be one of isotropic, full, got {concentration!r}.")

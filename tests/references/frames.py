@@ -254,6 +254,47 @@ def gnomonic(loc: Any, scale: float, x: Any) -> Any:
     return -square / (2 * s**2) - k * (n - k) * (mp.log(s) + mp.log(2 * mp.pi) / 2) + log_volume
 
 
+def complete(frame: Any) -> Any:
+    """A square orthogonal matrix that begins with the columns of a frame, by Gram-Schmidt on the axes."""
+    columns = [frame[:, j] for j in range(frame.cols)]
+    for axis in sorted(range(frame.rows), key=lambda i: mp.norm(frame[i, :])):
+        rest = mp.matrix(frame.rows, 1)
+        rest[axis] = 1
+        for _ in range(2):
+            for c in columns:
+                rest = rest - c * (c.T * rest)[0]
+        if len(columns) < frame.rows and mp.norm(rest) > mpf(10) ** -3:
+            columns.append(rest / mp.norm(rest))
+    return mp.matrix([[c[i] for c in columns] for i in range(frame.rows)])
+
+
+def cayley(loc: Any, scale: float, x: Any) -> Any:
+    """By the canonical volume: normal law of the skew matrix, its Jacobian as the determinant of the derivative written out."""
+    where, other, s = orthonormal(loc), orthonormal(x), mpf(float(scale))
+    n, k = where.rows, where.cols
+    seen = complete(where).T * other
+    f = (mp.eye(k) - seen[:k, :]) * (mp.eye(k) + seen[:k, :]) ** -1  # B^T B - A
+    b = seen[k:, :] * (mp.eye(k) + f) / 2
+    skew = mp.matrix(n, n)
+    for i in range(n):
+        for j in range(n):
+            if i < k and j < k:
+                skew[i, j] = (f[j, i] - f[i, j]) / 2
+            elif j < k:
+                skew[i, j], skew[j, i] = b[i - k, j], -b[i - k, j]
+    inverse = (mp.eye(n) + skew) ** -1
+    entries = [(i, j) for j in range(k) for i in range(j + 1, n)]
+    columns = []
+    for i, j in entries:
+        step = mp.matrix(n, n)
+        step[i, j], step[j, i] = mpf(1), mpf(-1)
+        moved = 2 * inverse * step * inverse.T  # Q^T dQ of Q = (1 + S) / (1 - S)
+        columns.append([moved[a, c] for a, c in entries])
+    log_volume = mp.log(abs(mp.det(mp.matrix(columns))))
+    square = 4 * mp.fsum(skew[i, j] ** 2 for i, j in entries)
+    return -square / (2 * s**2) - len(entries) * mp.log(s * mp.sqrt(2 * mp.pi) / 2) - log_volume
+
+
 def random_frame(n: int, k: int) -> Any:
     return np.linalg.qr(RNG.normal(size=(n, k)))[0]
 
@@ -273,6 +314,14 @@ def frame_rows() -> list[Row]:
                     line = row(name, "matrix_angular_central_gaussian", params, x, "normalized", value)
                     line["manifold"].update(manifold)
                     rows.append(line)
+    for n, k in ((3, 1), (3, 2), (5, 3), (6, 4)):
+        for scale in (1e-6, 1e-3, 0.5, 4.0):
+            loc = random_frame(n, k)
+            x, _ = np.linalg.qr(loc + min(1.0, scale) * RNG.normal(size=(n, k)))
+            x *= np.sign(np.sum(x * loc, axis=0))
+            line = row("Stiefel", "cayley_normal", {"loc": loc, "scale": scale}, x, "riemannian", cayley(loc, scale, x))
+            line["manifold"]["canonical"] = True
+            rows.append(line)
     for n, k in ((2, 1), (3, 2), (7, 3), (30, 2)):
         for scale in (1e-6, 1e-3, 0.3, 30.0):
             loc = random_frame(n, k)

@@ -105,13 +105,13 @@ def langevin_rows() -> list[Case]:
     for n, k, concentrations in ((3, 1, (5.0,)), (3, 2, (0.0, 3.0, 1e5)), (6, 2, (20.0,))):
         for kappa in concentrations:
             params = {"loc": frame(n, k), "concentration": real(kappa)}
-            rows.append(case(f"stiefel{n}x{k}-matrix_langevin_{kappa:g}", STIEFEL, None, params))
+            rows.append(case(f"stiefel{n}x{k}-matrix_langevin_{kappa:g}", STIEFEL, "matrix_langevin", params))
     euclidean = {"loc": frame(4, 2), "concentration": real(8.0)}
     full = {"loc": frame(4, 2), "concentration_matrix": 10 * spd_matrix(2)}
     return [
         *rows,
-        case("stiefel4x2_euclidean-matrix_langevin_8", EUCLIDEAN_STIEFEL, None, euclidean),
-        case("stiefel4x2-matrix_langevin_full", STIEFEL, None, full),
+        case("stiefel4x2_euclidean-matrix_langevin_8", EUCLIDEAN_STIEFEL, "matrix_langevin", euclidean),
+        case("stiefel4x2-matrix_langevin_full", STIEFEL, "matrix_langevin", full),
     ]
 
 
@@ -125,6 +125,16 @@ def gnomonic_rows() -> list[Case]:
     return rows
 
 
+def cayley_rows() -> list[Case]:
+    """Cayley normal on frames, by both metrics."""
+    rows = []
+    for n, k, s in ((3, 1, 1.0), (3, 2, 0.01), (4, 2, 0.6), (5, 3, 0.3)):
+        params = {"loc": frame(n, k), "scale": real(s)}
+        rows.append(case(f"stiefel{n}x{k}-cayley_normal_{s:g}", STIEFEL, None, params))
+    params = {"loc": frame(5, 3), "scale": real(0.5)}
+    return [*rows, case("stiefel5x3_euclidean-cayley_normal_0.5", EUCLIDEAN_STIEFEL, None, params)]
+
+
 def uniform_rows() -> list[Case]:
     """The uniform law of frames and of subspaces."""
     spaces = {"stiefel5x3": (STIEFEL, (5, 3)), "grassmann4x2": (GRASSMANN, (4, 2))}
@@ -134,7 +144,8 @@ def uniform_rows() -> list[Case]:
 
 def rows() -> list[Case]:
     """All of them."""
-    return [*simplex_rows(), *correlation_rows(), *central_rows(), *langevin_rows(), *gnomonic_rows(), *uniform_rows()]
+    frames = [*central_rows(), *langevin_rows(), *gnomonic_rows(), *cayley_rows(), *uniform_rows()]
+    return [*simplex_rows(), *correlation_rows(), *frames]
 
 
 def manifolds() -> Manifolds:

@@ -17,6 +17,7 @@ from mf_manifold.kernels.frames_angular_central_gaussian import MatrixAngularCen
 from mf_manifold.kernels.grassmann_gnomonic_normal import GnomonicNormal
 from mf_manifold.kernels.simplex_dirichlet import Dirichlet
 from mf_manifold.kernels.simplex_logistic_normal import LogisticNormal
+from mf_manifold.kernels.stiefel_cayley_normal import StiefelCayleyNormal
 from mf_manifold.kernels.stiefel_langevin import MatrixLangevin
 from mf_manifold.manifolds.correlation import below
 from wrong.common import Mutant
@@ -117,6 +118,14 @@ class NoVolumeOfSlopes(GnomonicNormal):
         return super()._from_inner(x, loc, scale) + self.point_shape[0] * log_det
 
 
+class TangentCayley(StiefelCayleyNormal):
+    """The Jacobian of the Cayley transform of square matrices' first columns with the power n for n - 1."""
+
+    def _density(self, x: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
+        eye = torch.eye(x.shape[-1], dtype=x.dtype)
+        return super()._density(x, loc, scale) - torch.linalg.slogdet((eye + loc.mT @ x) / 2).logabsdet
+
+
 def mutants() -> list[Mutant]:
     """All of them."""
     alpha, eta = {"concentration": real([2.0, 0.8, 4.0])}, {"concentration": real(1.5)}
@@ -133,6 +142,7 @@ def mutants() -> list[Mutant]:
         Mutant(OneColumnDeterminant(GRASSMANN, (3, 2)), cov, "normalisation"),
         Mutant(TriangularOrientation(STIEFEL, (3, 2)), cov, "sampler"),
         Mutant(NoVolumeOfSlopes(GRASSMANN, (3, 2)), {"loc": frame(3, 2), "scale": real(0.6)}, "normalisation"),
+        Mutant(TangentCayley(STIEFEL, (3, 2)), {"loc": frame(3, 2), "scale": real(0.6)}, "normalisation"),
         Mutant(SmallConcentration(STIEFEL, (3, 2)), kappa, "normalisation"),
         Mutant(IndependentColumns(STIEFEL, (3, 2)), kappa, "sampler"),
     ]
