@@ -17,11 +17,29 @@ def _quotient(numerator: Tensor, denominator: Tensor) -> Tensor:
     return torch.where(zero, 0.0, numerator / torch.where(zero, 1.0, denominator))
 
 
-class _Eigenvalues3(torch.autograd.Function):
-    """Descending eigenvalues by the trigonometric solution of the cubic (Smith 1961).
+def _independence(diagonal: tuple[Tensor, ...], off: tuple[Tensor, ...]) -> Tensor:
+    """A third of the area that B and the traceless part of B^2 span, B traceless: sqrt(discriminant / 27), 0 at double eigenvalues.
 
-    The smaller gap has an absolute error of sqrt(eps), of which symmetric functions see the square. The derivative
-    ``U diag(g) U^T`` is the Newton interpolation polynomial of g at the matrix, which needs no eigenvectors.
+    The area is the root of the sum of the squared minors of their coordinates in an orthonormal basis.
+    """
+    (x, y, z), (d, e, f) = diagonal, off
+    first, second, third = x * x + d * d + e * e, y * y + d * d + f * f, z * z + e * e + f * f
+    r2, r6 = math.sqrt(2), math.sqrt(6)
+    b = [(x - y) / r2, (x + y - 2 * z) / r6, r2 * d, r2 * e, r2 * f]
+    c = [(first - second) / r2, (first + second - 2 * third) / r6]
+    c += [r2 * (e * f - d * z), r2 * (d * f - e * y), r2 * (d * e - f * x)]
+    total = torch.zeros_like(x)
+    for i in range(5):
+        for j in range(i):
+            total = total + (b[i] * c[j] - b[j] * c[i]).square()
+    return total.sqrt() / 3
+
+
+class _Eigenvalues3(torch.autograd.Function):
+    """Descending eigenvalues by the trigonometric solution of the cubic.
+
+    An arc cosine would leave an error of sqrt(eps) next to double eigenvalues; the discriminant as a sum of squares does not.
+    The derivative ``U diag(g) U^T`` is the Newton interpolation polynomial of g at the matrix, which needs no eigenvectors.
     """
 
     generate_vmap_rule = True
@@ -34,7 +52,7 @@ class _Eigenvalues3(torch.autograd.Function):
         squares = (x * x + y * y + z * z) / 6 + (d * d + e * e + f * f) / 3
         size = squares.sqrt()
         det = x * (y * z - f * f) - d * (d * z - e * f) + e * (d * f - e * y)
-        angle = torch.acos((_quotient(det, size * squares) / 2).clamp(-1, 1)) / 3
+        angle = torch.atan2(_independence((x, y, z), (d, e, f)), det) / 3
         first = mean + 2 * size * torch.cos(angle)
         last = mean + 2 * size * torch.cos(angle + 2 * math.pi / 3)
         return first, 3 * mean - first - last, last
