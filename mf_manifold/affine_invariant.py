@@ -22,6 +22,22 @@ COLUMNS, PAIRS = 64, 2**16  # components per block, and pairs in all, whose temp
 KARCHER_STEPS = 200
 
 
+def square_distance(x: Tensor, loc: Tensor) -> Tensor:
+    """Squared distance ``sum_i l_i^2``, as in :func:`radial`. Shapes: (*B,p,p), (*B,p,p) -> (*B).
+
+    >>> float(square_distance(4 * torch.eye(1), torch.eye(1))) == math.log(4) ** 2
+    True
+    """
+    x, loc = sym(x.double()), sym(loc.double())
+    p = x.shape[-1]
+    if p <= 2:
+        return radial(x, loc)[0]
+    if p == 3:
+        l1, l2, l3 = _log_eigenvalues_3x3(x, loc)
+        return l1.square() + l2.square() + l3.square()
+    return _log_eigenvalues(x, loc).square().sum(-1)
+
+
 def radial(x: Tensor, loc: Tensor) -> tuple[Tensor, Tensor]:
     """Squared distance ``sum_i l_i^2`` and log volume factor ``sum_{i<j} log sinhc((l_i - l_j) / 2)``, float64.
 

@@ -18,9 +18,9 @@ def _quotient(numerator: Tensor, denominator: Tensor) -> Tensor:
 
 
 def _independence(diagonal: tuple[Tensor, ...], off: tuple[Tensor, ...]) -> Tensor:
-    """A third of the area that B and the traceless part of B^2 span, B traceless: sqrt(discriminant / 27), 0 at double eigenvalues.
+    """A third of the area that a traceless B and the traceless part of B^2 span, sqrt(discriminant / 27).
 
-    The area is the root of the sum of the squared minors of their coordinates in an orthonormal basis.
+    It is 0 at double eigenvalues. The area comes from the squared minors of their coordinates in an orthonormal basis.
     """
     (x, y, z), (d, e, f) = diagonal, off
     first, second, third = x * x + d * d + e * e, y * y + d * d + f * f, z * z + e * e + f * f
@@ -64,6 +64,8 @@ class _Eigenvalues3(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
         a, d, b, e, f, c, first, v, last = ctx.saved_tensors
+        mean = (a + b + c) / 3  # taken out, or the squares would cancel next to multiples of the identity
+        a, b, c, first, v, last = (t - mean for t in (a, b, c, first, v, last))
         upper = first - v < v - last  # the closer pair comes first
         u, w = torch.where(upper, first, last), torch.where(upper, last, first)
         gu, gw = torch.where(upper, grads[0], grads[2]), torch.where(upper, grads[2], grads[0])

@@ -125,13 +125,13 @@ def sample_tangent(scale: Tensor, p: int, generator: torch.Generator | None = No
         ValueError: a size so large that neither envelope accepts one proposal in 1e5.
     """
     s = scale.double()
-    index = (s.log() / math.log(RATIO)).ceil().long()
-    kinds, which = index.unique(return_inverse=True)
-    envelopes = [envelope(p, int(i)) for i in kinds.tolist()]
-    table = torch.tensor(envelopes, dtype=s.dtype, device=s.device).reshape(-1, 3)[which]
-    apart = log_noncolliding(s, p)[0]
-    brownian = apart > table[:, 2]
-    worst = torch.maximum(apart, table[:, 2])
+    distinct, which = s.unique(return_inverse=True)
+    index = (distinct.log() / math.log(RATIO)).ceil().long()
+    envelopes = [envelope(p, int(i)) for i in index.tolist()]
+    table = torch.tensor(envelopes, dtype=s.dtype, device=s.device).reshape(-1, 3)
+    apart = log_noncolliding(distinct, p)[0]
+    worst, brownian = torch.maximum(apart, table[:, 2])[which], (apart > table[:, 2])[which]
+    table = table[which]
     if s.numel() and float(worst.min()) < math.log(LEAST_ACCEPTANCE):
         raise ValueError(
             f"Expected a scale and a matrix size for which samples are accepted, got {float(s[worst.argmin()]):.3g} at size "

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from ..affine_invariant import frechet_mean, radial
+from ..affine_invariant import frechet_mean, square_distance
 from ..geometry import Shape
 from ..kernel import Kernel, OnManifold, Params, register_kernel
 from ..sinh_ensemble import log_normalizer, mean_square
@@ -76,7 +76,7 @@ class SPDRiemannianNormal(AffineInvariantKernel):
 
     def _log_prob(self, x: Tensor, w: Params) -> Tensor:
         scale = w["scale"].double()
-        square, _ = radial(x, w["loc"])
+        square = square_distance(x, w["loc"])
         return (-square / (2 * scale.square()) - log_normalizer(scale, self.point_shape[0])).to(x.dtype)
 
     def rsample(self, w: Params, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
@@ -121,7 +121,7 @@ class SPDRiemannianNormal(AffineInvariantKernel):
 
     def fit(self, x: Tensor, weights: Tensor | None = None) -> Params:
         loc = frechet_mean(x, weights)
-        square, _ = radial(x, loc)
+        square = square_distance(x, loc)
         mean = square.mean() if weights is None else (weights.to(square) * square).sum() / weights.sum()
         return {"loc": loc.to(x.dtype), "scale": _scale_of(mean, self.point_shape[0]).to(x.dtype)}
 

@@ -1,7 +1,7 @@
 """Log densities of the normal laws of affine-invariant SPD geometry with 60 to 600 digits: python tests/references/spdgeo.py.
 
-Matrix functions come from mpmath's eigenvectors. The normaliser of the Riemannian normal law is an integral over eigenvalue gaps
-for p <= 3, relative to the same integral for Gaussian matrices, and de Bruijn's Pfaffian as it stands for larger p.
+Matrix functions come from mpmath's eigenvectors. The normaliser of the Riemannian normal law is an integral over eigenvalue
+gaps for p <= 3, relative to the same integral for Gaussian matrices, and de Bruijn's Pfaffian as it stands for larger p.
 """
 
 from __future__ import annotations
@@ -125,7 +125,8 @@ def rows() -> list[dict[str, Any]]:
     cases = [(1, 1e-4, 1, 1), (1, 3.0, 1, 1)]
     cases += [(2, s, c, None) for s, c in ((1e-4, 1), (1e-4, 1e6), (0.5, 1e6), (3.0, 10))]
     cases += [(2, 3.0, 1e6, 1e6), (3, 1e-4, 10), (3, 1e-3, 1e6), (3, 1.0, 1e6), (3, 0.7, 1e6, 1e6), (3, 3.0, 100)]
-    cases += [(5, 0.01, 1e6), (5, 1.0, 1e6, 1e6), (5, 3.0, 10), (8, 1.5, 100), (20, 1e-4, 1e3), (20, 0.1, 1e6), (20, 3.0, 10, 1e6)]
+    cases += [(5, 0.01, 1e6), (5, 1.0, 1e6, 1e6), (5, 3.0, 10), (8, 1.5, 100)]
+    cases += [(20, 1e-4, 1e3), (20, 0.1, 1e6), (20, 3.0, 10, 1e6)]
     for p, s, condition, *far in cases:
         loc = matrix_of(p, condition)
         x = matrix_of(p, far[0]) if far and far[0] else near(loc, s)
