@@ -8,7 +8,6 @@ of ``Y^-1``: logarithms are taken as ``log Y = log(1 + Y) - log(1 + Y^-1)``, whe
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -18,7 +17,6 @@ from .linalg import congruence, sum_log_sinhc_gaps, sym, sym_eigvals, sym_expm, 
 from .special import log_sinhc
 
 _ASINH_SERIES = tuple((-1) ** k * math.comb(2 * k, k) / (4**k * (2 * k + 1)) for k in range(13))
-COLUMNS, PAIRS = 64, 2**16  # components per block, and pairs in all, whose temporaries stay in the cache
 KARCHER_STEPS = 200
 
 
@@ -61,12 +59,6 @@ def radial(x: Tensor, loc: Tensor) -> tuple[Tensor, Tensor]:
         return l1.square() + l2.square() + l3.square(), gaps
     values = _log_eigenvalues(x, loc)
     return values.square().sum(-1), sum_log_sinhc_gaps(values)
-
-
-def by_columns(function: Callable[[slice], Tensor], rows: int, columns: int) -> Tensor:
-    """A matrix (rows, columns) from blocks of its columns, small enough to stay in the cache."""
-    step = max(1, min(COLUMNS, PAIRS // max(rows, 1)))
-    return torch.cat([function(slice(i, i + step)) for i in range(0, columns, step)], dim=1)
 
 
 def _inverse_factor(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,8 +14,8 @@ The log-eigenvalues l have the density ``prod_{i<j} 2 sinh(|l_i - l_j| / 2) exp(
   normal variables around ``s^2 (j - (p+1)/2)``, accepted with the probability that Brownian motions from these points, ``s^2``
   apart, do not meet on the way. That is certain in the limit of wide scales.
 
-Both acceptances are known from the normaliser; the better one is taken. It is at least 0.6 for p <= 5, 0.4 for p <= 8, 0.01 for
-p <= 20.
+Both acceptances are known from the normaliser; the better one is taken. It is at least 0.5 for p <= 5, 0.2 for p <= 8 and
+0.002 for p <= 20, the least at scales around 2.
 """
 
 from __future__ import annotations

@@ -132,9 +132,6 @@ class SPDWrappedNormal(AffineInvariantKernel):
             return super().entropy(w)
         return (self._covariance(w)[..., 0, 0].log() / 2 + (1 + math.log(2 * math.pi)) / 2).to(w["loc"].dtype)
 
-    def mean_log_ratio(self, w: Params, kind: str) -> Tensor:
-        return self._mean_log_det(w, kind)
-
     def kl_divergence(self, w: Params, other: Kernel, v: Params) -> Tensor:
         if not isinstance(other, SPDWrappedNormal):
             return super().kl_divergence(w, other, v)
