@@ -33,8 +33,9 @@ class StiefelCayleyNormal(Kernel):
     of the manifold's metric for narrow laws; wide ones lean to ``-loc``, as the stereographic normal does, which this law is
     for k = 1.
 
-    **Measure**: Riemannian volume. **Exactness**: closed form. **Range**: scales from 1e-6 to 1e3. **Mean**: not available in closed
-    form; by symmetry the extrinsic one is ``loc`` for narrow and ``-loc`` for wide laws. **Sampler**: the definition, pathwise.
+    **Measure**: Riemannian volume. **Exactness**: closed form. **Range**: scales from 1e-6 to 1e3. **Mean**: not available in
+    closed form; by symmetry the extrinsic one is ``loc`` for narrow and ``-loc`` for wide laws. **Sampler**: the definition,
+    pathwise.
 
     Shapes: ``loc`` (*B,n,k); ``scale`` (*B).
 
