@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from ..backends.pairs import by_blocks
 from ..geometry import Shape
 from ..kernel import Kernel, OnManifold, Params, register_kernel
-from ..manifolds.frames import polar
+from ..manifolds.frames import log_abs_det, polar, small_inverse
 from ..manifolds.grassmann import Grassmann
+
+LOG_NEAREST = -300.0  # of |loc^T X|: the slopes of what is nearer to a right angle overflow
 
 
 @register_kernel(Grassmann, "gnomonic_normal", default=True)
@@ -63,21 +64,13 @@ class GnomonicNormal(Kernel):
 
     def _from_inner(self, x: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
         inner = loc.mT @ x
-        inverse, log_det, inside = _inverse(inner)
+        inside = log_abs_det(inner) > LOG_NEAREST
+        eye = torch.eye(inner.shape[-1], dtype=inner.dtype, device=inner.device)
+        inverse, log_det = small_inverse(torch.where(inside[..., None, None], inner, eye))
         slopes = (x - loc @ inner) @ inverse
         exponent = -slopes.square().sum((-2, -1)) / (2 * scale.square())
         log_norm = self.dim * (torch.log(scale) + math.log(2 * math.pi) / 2)
         return (exponent - self.point_shape[0] * log_det - log_norm).masked_fill(~inside, -math.inf)
-
-    def pairwise_log_prob(self, x: Tensor, w: Params) -> Tensor:
-        w = self.expand(w, self.batch_shape(w))
-        wide, loc, scale = x.double(), w["loc"].double(), w["scale"].double()
-        ratio = self._base_ratio(x)
-
-        def block(rows: slice) -> Tensor:
-            return self._from_inner(wide[rows].unsqueeze(1), loc, scale).to(x.dtype) + ratio[rows].unsqueeze(1)
-
-        return by_blocks(block, len(x), len(loc), x)
 
     def rsample(self, w: Params, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
         loc, scale = w["loc"].double(), w["scale"].double()[..., None, None]
@@ -90,12 +83,3 @@ class GnomonicNormal(Kernel):
 
     def mean(self, w: Params) -> Tensor:
         return w["loc"]
-
-
-def _inverse(inner: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Inverse and log |det| of (*B,k,k), and where there is one; the identity stands in where there is a right angle."""
-    log_det = torch.linalg.slogdet(inner.detach()).logabsdet
-    inside = log_det > -300.0
-    eye = torch.eye(inner.shape[-1], dtype=inner.dtype, device=inner.device)
-    safe = torch.where(inside[..., None, None], inner, eye)
-    return torch.linalg.inv(safe), torch.linalg.slogdet(safe).logabsdet, inside

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from ..backends.pairs import by_blocks
 from ..geometry import Shape
 from ..kernel import Kernel, OnManifold, Params, register_kernel
-from ..manifolds.frames import polar
+from ..manifolds.frames import log_abs_det, polar, small_inverse
 from ..manifolds.stiefel import is_canonical
 
 MIN_SCALE, MAX_SCALE = 1e-6, 1e3
@@ -78,26 +77,17 @@ class StiefelCayleyNormal(Kernel):
         delta = x - loc
         inner = loc.mT @ delta  # loc^T X - I, from a difference, so that narrow laws keep their digits
         y = 2 * eye + inner
-        inside = torch.linalg.slogdet(y.detach()).logabsdet > LOG_NEAREST
-        inverse = torch.linalg.inv(torch.where(inside[..., None, None], y, eye))
+        inside = log_abs_det(y) > LOG_NEAREST
+        inverse, log_y = small_inverse(torch.where(inside[..., None, None], y, eye))
         across = (delta - loc @ inner) @ inverse
         along = inverse @ (inner - inner.mT) @ inverse.mT
         square = 4 * (across.square().sum((-2, -1)) + self._within / 2 * along.square().sum((-2, -1)))
-        log_det = k * math.log(2) + torch.linalg.slogdet(inverse).logabsdet  # of I + A + B^T B = 2 Y^-T
+        log_det = k * math.log(2) - log_y  # of I + A + B^T B = 2 Y^-T
         log_norm = self.dim * (torch.log(scale) + math.log(2 * math.pi) / 2)
         # |A|^2 + |B|^2 grows with |I + A + B^T B|, so that the density is all but 0 there
         log_det = torch.where(inside, log_det, -LOG_NEAREST)
         square = torch.where(inside, square, math.exp(-LOG_NEAREST))
         return (n - 1) * log_det - square / (2 * scale.square()) - log_norm
-
-    def pairwise_log_prob(self, x: Tensor, w: Params) -> Tensor:
-        w = self.expand(w, self.batch_shape(w))
-        wide, loc, scale = x.double(), w["loc"].double(), w["scale"].double()
-
-        def block(rows: slice) -> Tensor:
-            return self._density(wide[rows].unsqueeze(1), loc, scale).to(x.dtype)
-
-        return by_blocks(block, len(x), len(loc), x)
 
     def rsample(self, w: Params, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
         loc, scale, (n, k) = w["loc"].double(), w["scale"].double()[..., None, None] / 2, self.point_shape
@@ -107,7 +97,7 @@ class StiefelCayleyNormal(Kernel):
         across = scale * (free - loc @ (loc.mT @ free))
         below = scale / math.sqrt(self._within) * turn.tril(-1)
         eye = torch.eye(k, dtype=loc.dtype, device=loc.device)
-        half = torch.linalg.inv(eye + below.mT - below + across.mT @ across)  # (I + A + B^T B)^-T, A = below - below^T
+        half, _ = small_inverse(eye + below.mT - below + across.mT @ across)  # (I + A + B^T B)^-T, A = below - below^T
         return polar(loc @ (2 * half - eye) + 2 * across @ half).to(w["loc"].dtype)
 
     def centered(self, points: Tensor, scale: Tensor) -> Params:

@@ -23,6 +23,32 @@ def inverse_root(gram: Tensor) -> Tensor:
     return ((trace + root_det) * eye - gram) / (root_det * torch.sqrt(trace + 2 * root_det))
 
 
+def small_inverse(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Inverse and ``log |det|``; in closed form up to 2 x 2, where calls of a library cost more than the arithmetic."""
+    if x.shape[-1] > 2:
+        return torch.linalg.inv(x), torch.linalg.slogdet(x).logabsdet
+    det = small_det(x)
+    if x.shape[-1] == 1:
+        return x.reciprocal(), det.abs().log()
+    rows = [torch.stack([x[..., 1, 1], -x[..., 0, 1]], dim=-1), torch.stack([-x[..., 1, 0], x[..., 0, 0]], dim=-1)]
+    return torch.stack(rows, dim=-2) / det[..., None, None], det.abs().log()
+
+
+def log_abs_det(x: Tensor) -> Tensor:
+    """``log |det|`` without a gradient, for choosing a branch; -inf for singular matrices."""
+    with torch.no_grad():
+        if x.shape[-1] > 2:
+            return torch.linalg.slogdet(x).logabsdet
+        return small_det(x).abs().log()
+
+
+def small_det(x: Tensor) -> Tensor:
+    """Determinant of 1 x 1 and 2 x 2 matrices."""
+    if x.shape[-1] == 1:
+        return x[..., 0, 0]
+    return x[..., 0, 0] * x[..., 1, 1] - x[..., 0, 1] * x[..., 1, 0]
+
+
 def polar(z: Tensor) -> Tensor:
     """The nearest frame, ``z (z^T z)^(-1/2)``; in float64, with a second pass that removes the rounding of the first."""
     x = z.double()
