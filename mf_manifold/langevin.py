@@ -36,8 +36,7 @@ def log_normalizer(n: int, s: Tensor) -> tuple[Tensor, Tensor]:
 
     **Raises** ValueError if k > 2.
 
-    References: Khatri, Mardia (1977), The von Mises-Fisher matrix distribution in orientation statistics, section 2; Muirhead
-    (1975), Expressions for some hypergeometric functions of matrix argument with applications, for a series to compare with.
+    Reference: Khatri and Mardia (1977), The von Mises-Fisher matrix distribution in orientation statistics.
 
     >>> value, slope = log_normalizer(3, torch.zeros(2, dtype=torch.float64))
     >>> abs(float(value)) < 1e-14, slope.tolist()

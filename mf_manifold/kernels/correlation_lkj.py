@@ -44,8 +44,8 @@ class LKJ(Kernel):
         ValueError: a concentration outside its range.
 
     References:
-        Lewandowski, Kurowicka, Joe (2009), Generating random correlation matrices based on vines and extended onion method,
-        section 2 and theorem 5.
+        Lewandowski, Kurowicka, Joe (2009), Generating random correlation matrices based on vines and extended onion method.
+        Joe (2006), Generating random correlation matrices based on partial correlations, for the Jacobian.
 
     >>> import torch, mf_manifold as mf
     >>> d = mf.distribution(mf.manifolds.Correlation(), "lkj", point_shape=(2, 2), concentration=1.0, measure="lebesgue")

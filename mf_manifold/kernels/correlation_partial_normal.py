@@ -31,8 +31,7 @@ class PartialCorrelationNormal(WideCoordinateNormal):
         ValueError: ``loc`` not a correlation matrix of full rank, a scale that is not positive.
 
     References:
-        Lewandowski, Kurowicka, Joe (2009), Generating random correlation matrices based on vines and extended onion method,
-        theorem 1, for the Jacobian.
+        Joe (2006), Generating random correlation matrices based on partial correlations, for the Jacobian.
 
     >>> import torch, mf_manifold as mf
     >>> loc = torch.tensor([[1.0, 0.6], [0.6, 1.0]], dtype=torch.float64)

@@ -50,15 +50,14 @@ class MatrixAngularCentralGaussian(Kernel):
         ValueError: a covariance that is not positive definite, no ``point_shape``.
 
     References:
-        Chikuse (1990), The matrix angular central Gaussian distribution; Chikuse (2003), Statistics on Special Manifolds,
-        section 2.4.2; Tyler (1987), Statistical analysis for the angular central Gaussian distribution on the sphere, for the
-        fixed-point iteration of ``fit``.
+        Chikuse (1990), The matrix angular central Gaussian distribution.
+        Tyler (1987), Statistical analysis for the angular central Gaussian distribution on the sphere, for the fixed-point
+            iteration of ``fit``.
 
     >>> import torch, mf_manifold as mf
-    >>> d = mf.distribution(
-    ...     mf.manifolds.Grassmann(), point_shape=(3, 1), covariance_matrix=torch.diag(torch.tensor([4.0, 1.0, 1.0])),
-    ...     measure="normalized",
-    ... )
+    >>> name, cov = "matrix_angular_central_gaussian", torch.diag(torch.tensor([4.0, 1.0, 1.0]))
+    >>> space = mf.manifolds.Grassmann()
+    >>> d = mf.distribution(space, name, point_shape=(3, 1), covariance_matrix=cov, measure="normalized")
     >>> d.log_prob(torch.tensor([[1.0], [0.0], [0.0]])).exp()            # 4^(-1/2) (1/4)^(-3/2)
     tensor(4.)
     """

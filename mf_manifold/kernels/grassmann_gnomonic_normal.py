@@ -37,8 +37,9 @@ class GnomonicNormal(Kernel):
         ValueError: ``loc`` that is no orthonormal basis, a scale that is not positive.
 
     References:
-        Edelman, Arias, Smith (1998), The geometry of algorithms with orthogonality constraints, section 2.5; James (1954),
-        Normal multivariate analysis and the orthogonal group, for the volume |I + T^T T|^(-n/2) dT.
+        Edelman, Arias, Smith (1998), The geometry of algorithms with orthogonality constraints, section 2.5, for the
+            geometry.
+        James (1954), Normal multivariate analysis and the orthogonal group, for the invariant measure.
 
     >>> import torch, mf_manifold as mf
     >>> loc = torch.eye(3, 1, dtype=torch.float64)

@@ -42,8 +42,8 @@ class Dirichlet(Kernel):
         ValueError: a concentration outside its range.
 
     References:
-        Aitchison (1986), The Statistical Analysis of Compositional Data, section 3.4; Minka (2000), Estimating a Dirichlet
-        distribution, section 1, for the Newton steps of ``fit``.
+        Aitchison (1986), The Statistical Analysis of Compositional Data, for the geometry.
+        Minka (2000), Estimating a Dirichlet distribution, for the Newton steps of ``fit``.
 
     >>> import torch, mf_manifold as mf
     >>> d = mf.distribution(mf.manifolds.Simplex(), "dirichlet", concentration=torch.ones(3), measure="lebesgue")

@@ -31,8 +31,8 @@ class LogisticNormal(WideCoordinateNormal):
         ValueError: ``loc`` off the open simplex, a scale that is not positive.
 
     References:
-        Aitchison, Shen (1980), Logistic-normal distributions: some properties and uses; Egozcue et al. (2003), Isometric
-        logratio transformations for compositional data analysis.
+        Aitchison, Shen (1980), Logistic-normal distributions: some properties and uses.
+        Egozcue et al. (2003), Isometric logratio transformations for compositional data analysis.
 
     >>> import torch, mf_manifold as mf
     >>> loc = torch.tensor([0.2, 0.3, 0.5], dtype=torch.float64)

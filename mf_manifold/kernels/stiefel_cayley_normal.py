@@ -42,8 +42,8 @@ class StiefelCayleyNormal(Kernel):
         ValueError: ``loc`` that is no frame, a scale outside its range.
 
     References:
-        Jauch, Hoff, Dunson (2020), Random orthogonal matrices and the Cayley transform, section 3, for the chart; its
-        Jacobian in closed form, ``2^d |I + A + B^T B|^(1-n)``, is ours.
+        Jauch, Hoff, Dunson (2020), Random orthogonal matrices and the Cayley transform, for the chart; its Jacobian in closed
+            form, ``2^d |I + A + B^T B|^(1-n)``, is derived here.
 
     >>> import geoopt, torch, mf_manifold as mf
     >>> loc = torch.eye(4, 3, dtype=torch.float64)

@@ -43,7 +43,7 @@ class MatrixLangevin(Kernel):
     an analytic function, whose rule of 80 nodes is accurate to rounding. **Range**: k = 1 or 2 columns in any R^n;
     eigenvalues of K from 0 to 1e8. For three and more columns no normaliser of proven accuracy is known here, and the kernel
     refuses. **Mean**: extrinsic, ``loc``. **Sampler**: exact rejection, first column from its conditional law, second given
-    the first; the acceptance is above one half.
+    the first; the acceptance was never below 0.79 over the range.
 
     Shapes: ``loc`` (*B,n,k); ``concentration`` (*B) or ``concentration_matrix`` (*B,k,k).
 
@@ -51,9 +51,12 @@ class MatrixLangevin(Kernel):
         ValueError: more than two columns, a concentration outside its range, ``loc`` that is no frame.
 
     References:
-        Downs (1972), Orientation statistics; Khatri, Mardia (1977), The von Mises-Fisher matrix distribution in orientation
-        statistics; Hoff (2009), Simulation of the matrix Bingham-von Mises-Fisher distribution; Kent, Ganeiban, Mardia (2018),
-        A new unified approach for the simulation of a wide class of directional distributions, for the envelope.
+        Downs (1972), Orientation statistics.
+        Khatri, Mardia (1977), The von Mises-Fisher matrix distribution in orientation statistics.
+        Hoff (2009), Simulation of the matrix Bingham-von Mises-Fisher distribution, with applications to multivariate and
+            relational data.
+        Kent, Ganeiban, Mardia (2018), A new unified approach for the simulation of a wide class of directional distributions,
+            for the envelope.
 
     >>> import geoopt, torch, mf_manifold as mf
     >>> loc = torch.eye(3, 2, dtype=torch.float64)

@@ -128,8 +128,7 @@ class Correlation(geoopt.Manifold):  # type: ignore[misc]
     Shapes: points (*B, p, p), symmetric positive definite with ones on the diagonal.
 
     References:
-        Joe (2006), Generating random correlation matrices based on partial correlations; Lewandowski, Kurowicka, Joe (2009),
-        Generating random correlation matrices based on vines and extended onion method, section 2.
+        Joe (2006), Generating random correlation matrices based on partial correlations.
 
     >>> import torch, mf_manifold as mf
     >>> x = torch.tensor([[1.0, 0.6], [0.6, 1.0]])
@@ -292,7 +291,7 @@ def _(manifold: Correlation, x: Tensor) -> list[tuple[str, Tensor]]:
 
 @register_measure(Correlation, "lebesgue")
 def _(manifold: geoopt.Manifold, x: Tensor) -> Tensor:
-    # dX = prod cosh(z_ij)^(j - p) dz over i > j, counted from 0 (Lewandowski, Kurowicka, Joe 2009, theorem 1)
+    # dX = prod cosh(z_ij)^(j - p) dz over i > j, counted from 0 (Joe 2006)
     p = x.shape[-1]
     weights = (p - below(p, x.device)[1]).double() / 2
     return -(weights * torch.log1p(sinh_z(factor_or_identity(x)[0]).square())).sum(-1).to(x.dtype)
