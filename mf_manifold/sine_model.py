@@ -1,7 +1,7 @@
 """One-dimensional integrals behind the sine bivariate von Mises law: its normaliser, its moments, its marginal.
 
-Given the first angle a, measured from its mean, the second is a von Mises angle with concentration ``r(a) = |(k2, lambda sin a)|``,
-so what is left is the marginal ``exp(k1 cos a) I_0(r(a))``. It is even, and on [0, pi] it rises to one mode and falls from it.
+Given the first angle a, measured from its mean, the second is von Mises with concentration ``r = |(k2, lambda sin a)|``,
+so what is left is the marginal ``exp(k1 cos a) I_0(r)``. It is even, and on [0, pi] it rises to one mode and falls from it.
 """
 
 from __future__ import annotations
@@ -36,16 +36,20 @@ class SineModel(NamedTuple):
         """With one more dimension, for angles."""
         return SineModel(*(v.unsqueeze(-1) for v in self))
 
+    def _excess(self, a: Tensor) -> Tensor:
+        """``r - k2`` without cancellation."""
+        square, tiny = (self.correlation * torch.sin(a)).square(), torch.finfo(a.dtype).tiny
+        # the gradient of the root stays finite where both parts vanish, and multiplies zero there
+        return square / (torch.sqrt(self.k2.square() + square + tiny) + self.k2)
+
     def conditional(self, a: Tensor) -> Tensor:
-        """Concentration of the second angle given the first."""
-        tiny = torch.finfo(a.dtype).tiny  # keeps the gradient finite where both parts vanish
-        return torch.sqrt(self.k2.square() + (self.correlation * torch.sin(a)).square() + tiny)
+        """Concentration r of the second angle given the first, positive."""
+        return self.k2 + self._excess(a) + math.sqrt(torch.finfo(a.dtype).tiny)
 
     def log_marginal(self, a: Tensor) -> Tensor:
         """Logarithm of ``exp(k1 cos a - k1) I_0(r) exp(-k2)``, without the cancellation of its large parts."""
-        r = self.conditional(a)
-        excess = (self.correlation * torch.sin(a)).square() / (r + self.k2)
-        return excess + torch.log(torch.special.i0e(r)) - 2 * self.k1 * torch.sin(a / 2).square()
+        scaled = torch.log(torch.special.i0e(self.conditional(a)))
+        return self._excess(a) + scaled - 2 * self.k1 * torch.sin(a / 2).square()
 
     def mode(self) -> Tensor:
         """The mode of the marginal in [0, pi/2], where ``lambda^2 cos(a) I_1(r) / (r I_0(r)) = k1``, by bisection."""
@@ -93,8 +97,7 @@ class SineModel(NamedTuple):
         wide = self.unsqueeze()
 
         def exponent(a: Tensor, r: Tensor) -> Tensor:
-            excess = (wide.correlation * torch.sin(a)).square() / (r + wide.k2)
-            return excess - r * one_minus_bessel_ratio(2, r) - 2 * wide.k1 * torch.sin(a / 2).square()
+            return wide._excess(a) - r * one_minus_bessel_ratio(2, r) - 2 * wide.k1 * torch.sin(a / 2).square()
 
         return self.mean_of(exponent)
 
@@ -103,8 +106,7 @@ class SineModel(NamedTuple):
         wide = self.unsqueeze()
 
         def second_gap(a: Tensor, r: Tensor) -> Tensor:
-            excess = (wide.correlation * torch.sin(a)).square() / (r + wide.k2)
-            return (excess + wide.k2 * one_minus_bessel_ratio(2, r)) / r
+            return (wide._excess(a) + wide.k2 * one_minus_bessel_ratio(2, r)) / r
 
         return (
             self.mean_of(lambda a, r: 2 * torch.sin(a / 2).square()),

@@ -107,7 +107,6 @@ class CoordinateNormal(Kernel):
             return {"loc": points, "scale": self.scale_from_raw(shape)}
         return {"loc": points, "covariance_matrix": covariance_from_raw(self, shape, self.dim)}
 
-
     def covariance_of(self, w: Params) -> Tensor:
         """Covariance matrix of the coordinates (*B,d,d), float64."""
         if self.covariance == "full":
@@ -175,7 +174,8 @@ class EuclideanNormal(CoordinateNormal):
     ``covariance_matrix`` (*B,n,n).
 
     Raises:
-        ValueError: a scale that is not positive, a covariance that is not positive definite, a fit to points that do not spread.
+        ValueError: a scale that is not positive, a covariance that is not positive definite, a fit to points that do not
+            spread.
 
     References:
         Mardia, Kent, Bibby (1979), Multivariate Analysis, eq. (2.5.1).

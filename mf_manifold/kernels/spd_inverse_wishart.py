@@ -22,16 +22,16 @@ class SPDInverseWishart(SteinFamily):
 
     .. math:: q(X) \propto |X|^{-(\nu+p+1)/2} \exp(-\mathrm{tr}(\Psi X^{-1}) / 2)
 
-    with respect to Lebesgue measure on the entries i <= j. By the affine-invariant volume, which inversion preserves, the mode is
-    ``M = Psi / nu`` and ``log q(X) = c(nu, p) - (nu / 2) (tr(M X^-1) - log|M X^-1| - p)``; it is evaluated so, in float64.
+    with respect to Lebesgue measure on the entries i <= j. By the affine-invariant volume, which inversion preserves, the mode
+    is ``M = Psi / nu`` and ``log q(X) = c(nu, p) - (nu / 2) (tr(M X^-1) - log|M X^-1| - p)``; it is evaluated so, in float64.
 
     **Measure**: Riemannian volume by default, ``measure="lebesgue"`` for the textbook's. **Exactness**: closed form.
 
     **Range**: every df above p - 1 (checked from p - 1 + 1e-6 to 1e8), matrices to 20 x 20 with condition numbers to 1e6.
-    **Mean**: extrinsic, ``Psi / (df - p - 1)``, infinite up to df = p + 1. **Sampler**: the inverse of Bartlett's decomposition,
-    in float64, pathwise; close to df = p - 1 the law itself reaches beyond the numbers of float32. ``fit`` takes the inverse of the average inverse for the mode and solves for df by Newton steps on a
-    monotone equation; matrices that are all equal give df = 1e8. Entropies exist for the affine-invariant metric, by its volume,
-    by ``lebesgue`` and by ``frobenius``.
+    **Mean**: extrinsic, ``Psi / (df - p - 1)``, infinite up to df = p + 1. **Sampler**: the inverse of Bartlett's
+    decomposition, in float64, pathwise; close to df = p - 1 the law itself reaches beyond the numbers of float32. ``fit`` takes
+    the inverse of the average inverse for the mode and solves for df by Newton steps on a monotone equation; matrices that are
+    all equal give df = 1e8. Entropies exist for the affine-invariant metric, by its volume, by ``lebesgue`` and ``frobenius``.
 
     Shapes: ``df`` (*B) above p - 1; ``scale_matrix`` Psi (*B,p,p), which is ``scale`` in ``scipy.stats.invwishart``.
 

@@ -23,7 +23,7 @@ class SPDLogCholeskyNormal(CoordinateNormal):
               v = (\log L_{11}, \dots, \log L_{pp}, L_{21}, L_{31}, L_{32}, \dots)
 
     These coordinates are orthonormal for the log-Cholesky metric, by whose volume the density is exactly the normal. The order
-    of rows and columns matters: the family is invariant under lower triangular congruences (with a full covariance), not under
+    of rows and columns matters: the family is invariant under changes of units ``X -> D X D`` with a diagonal D, not under
     rotations. ``scale`` is in the units of the coordinates; narrow bumps for kernel densities are made isotropic by the
     manifold's own metric.
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
+from ..climb import climb
 from ..geometry import Shape
 from ..kernel import Kernel, OnManifold, Params, register_kernel
 from ..linalg import congruence, log_det_spd, sym
 from ..manifolds.spd import is_log_euclidean
-from ..climb import climb
 from ..special import multivariate_digamma_minus_log, wishart_log_constant
 from .circular_statistics import averages
 from .covariance import cholesky_logdet
@@ -37,8 +37,9 @@ class SPDMatrixBetaPrime(Kernel):
 
     **Range**: a and b above (p - 1)/2 to 1e6, matrices to 20 x 20 with condition numbers to 1e6. **Mean**: extrinsic,
     ``M a / (b - (p + 1)/2)``, infinite up to b = (p + 1)/2. **Sampler**: a ratio of Wishart matrices, in float64, pathwise.
-    ``fit`` climbs the likelihood in all parameters (L-BFGS, in coordinates whitened by the average); a and b stay below 1e6. Divergences have no closed form, except to itself. Entropies exist for the affine-invariant metric, by its volume,
-    by ``lebesgue`` and by ``frobenius``.
+    ``fit`` climbs the likelihood in all parameters (L-BFGS, in coordinates whitened by the average); a and b stay below 1e6.
+    Divergences have no closed form. Entropies exist for the affine-invariant metric, by its volume, by ``lebesgue`` and by
+    ``frobenius``.
 
     Shapes: ``a``, ``b`` (*B) above (p - 1)/2; ``scale_matrix`` M (*B,p,p).
 

@@ -124,8 +124,8 @@ class SPDWishart(SteinFamily):
 
     .. math:: q(X) \propto |X|^{(\nu-p-1)/2} \exp(-\mathrm{tr}(V^{-1} X) / 2)
 
-    with respect to Lebesgue measure on the entries i <= j, with scale matrix V: the textbook density. It is evaluated in Stein's
-    form with respect to the affine-invariant volume, where the mean ``M = nu V`` is the mode,
+    with respect to Lebesgue measure on the entries i <= j, with scale matrix V: the textbook density. It is evaluated in
+    Stein's form with respect to the affine-invariant volume, where the mean ``M = nu V`` is the mode,
     ``log q(X) = c(nu, p) - (nu / 2) (tr(M^-1 X) - log|M^-1 X| - p)``, from differences ``X - M`` near the mean and from factors
     far from it, in float64.
 

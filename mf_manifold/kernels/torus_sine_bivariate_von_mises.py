@@ -30,8 +30,8 @@ class SineBivariateVonMises(Kernel):
     .. math:: q(x) = \frac{1}{C} \exp(\kappa_1 \cos a + \kappa_2 \cos b + \lambda \sin a \sin b), \quad (a, b) = x - loc
 
     It has one mode as long as ``lambda^2 <= k1 k2``, and otherwise two; both cases are allowed. The normaliser
-    ``C = 2 pi int exp(k1 cos a) I_0(sqrt(k2^2 + lambda^2 sin^2 a)) da`` is a one-dimensional integral of positive terms, taken by
-    Gauss rules graded towards the mode of its integrand; its series in Bessel functions would need up to 1e6 terms.
+    ``C = 2 pi int exp(k1 cos a) I_0(sqrt(k2^2 + lambda^2 sin^2 a)) da`` is a one-dimensional integral of positive terms, taken
+    by Gauss rules graded towards the mode of its integrand; its series in Bessel functions would need up to 1e6 terms.
 
     **Measure**: Lebesgue in radians. **Exactness**: quadrature, to rounding. **Units**: radians.
 
@@ -43,8 +43,8 @@ class SineBivariateVonMises(Kernel):
     Shapes: ``loc`` (*B,2); ``concentration`` (*B,2) or (*B,1); ``correlation`` (*B), which is lambda.
 
     Raises:
-        ValueError: points that are not two angles, a concentration outside [0, 1e6], a correlation outside [-1e6, 1e6], a fit to
-            data that need more.
+        ValueError: points that are not two angles, a concentration outside [0, 1e6], a correlation outside [-1e6, 1e6], a fit
+            to data that need more.
 
     References:
         Singh, Hnizdo, Demchuk (2002), Probabilistic model for two dependent circular variables, eq. (1.1); Mardia, Hughes,
@@ -68,7 +68,10 @@ class SineBivariateVonMises(Kernel):
     def __init__(self, manifold: geoopt.Manifold, point_shape: Shape) -> None:
         super().__init__(manifold, point_shape)
         if self.dim != 2:
-            raise ValueError(f"Expected two angles for sine_bivariate_von_mises, got {self.dim}: the normaliser is known for two.")
+            raise ValueError(
+                f"Expected two angles for sine_bivariate_von_mises, got {self.dim}: its normaliser is known for two. "
+                "Use wrapped_normal with covariance_matrix= for more."
+            )
 
     @property
     def event_shapes(self) -> Mapping[str, Shape]:

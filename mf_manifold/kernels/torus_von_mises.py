@@ -28,8 +28,8 @@ class VonMises(Kernel):
 
     .. math:: q(x) = \prod_{i=1}^d \frac{\exp(\kappa_i \cos(x_i - loc_i))}{2 \pi I_0(\kappa_i)}
 
-    The exponent is evaluated as :math:`-2 \kappa \sin^2((x - loc)/2)` in float64 against the logarithm of ``exp(-k) I_0(k)``, so
-    that concentrations of 1e8 keep their digits.
+    The exponent is evaluated as :math:`-2 \kappa \sin^2((x - loc)/2)` in float64 against the logarithm of ``exp(-k) I_0(k)``,
+    so that concentrations of 1e8 keep their digits.
 
     **Measure**: Lebesgue in radians. **Exactness**: closed form. **Units**: radians.
 

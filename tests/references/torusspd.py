@@ -96,7 +96,8 @@ def images(x: Matrix, loc: Matrix, covariance: Matrix, count: int) -> Any:
     inverse, log_det = mp.inverse(cov), mp.log(mp.det(2 * mp.pi * cov)) / 2
     total = mp.mpf(0)
     for turns in np.ndindex(*[2 * count + 1] * len(x)):
-        v = mp.matrix([mp.mpf(float(a)) - mp.mpf(float(m)) + 2 * mp.pi * (t - count) for a, m, t in zip(x, loc, turns, strict=True)])
+        angles = zip(x.tolist(), loc.tolist(), turns, strict=True)
+        v = mp.matrix([mp.mpf(a) - mp.mpf(m) + 2 * mp.pi * (t - count) for a, m, t in angles])
         total += mp.exp(-(v.T * inverse * v)[0] / 2)
     return mp.log(total) - log_det
 
@@ -233,7 +234,9 @@ def spd_rows() -> list[dict[str, Any]]:
                 rows.append(row(SPD, "wishart", x, w, "lebesgue", wishart(x, df, w["covariance_matrix"])))
                 rows.append(row(SPD, "inverse_wishart", x, v, "lebesgue", inverse_wishart(x, df, v["scale_matrix"])))
         low = (p - 1) / 2
-        for a, b in ((low + 1e-6, low + 0.5), (p + 1.0, p + 2.0), (1e6, low + 3), (low + 3, 1e6), (1e6, 1e6))[:: 1 if p < 20 else 2]:
+        for a, b in ((low + 1e-6, low + 0.5), (p + 1.0, p + 2.0), (1e6, low + 3), (low + 3, 1e6), (1e6, 1e6))[
+            :: 1 if p < 20 else 2
+        ]:
             scale = spd(p, condition)
             for x in (near(a / b * scale, 0.3 / math.sqrt(min(a, b) + 2 * p)), spd(p, condition)):
                 w = {"a": a, "b": b, "scale_matrix": scale}

@@ -52,7 +52,7 @@ def _log_cholesky(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _transport(x: Tensor, y: Tensor) -> Tensor:
-    """Entries in the eigenbasis of x, in units of the Bures-Wasserstein metric there: ``|U|^2 = sum_ij U_ij^2 / 2 (l_i + l_j)``."""
+    """Entries in the eigenbasis of x, in units of the Bures-Wasserstein metric ``|U|^2 = sum_ij U_ij^2 / (2 (l_i + l_j))``."""
     values, vectors = torch.linalg.eigh(x)
     units = torch.sqrt(2 * (values.unsqueeze(-1) + values.unsqueeze(-2)))
     return svec(congruence(vectors.mT, y) / units)
