@@ -13,7 +13,7 @@ from ..linalg import log_det_spd, svec
 from ..special import wishart_log_constant
 from .circular_statistics import averages
 from .spd_wishart import SteinFamily
-from .stein import bartlett, exact_difference, square_of, stein_loss
+from .stein import bartlett, exact_difference, inverse_spd, square_of, stein_loss, whitened
 
 
 @register_kernel(geoopt.SymmetricPositiveDefinite, "inverse_wishart")
@@ -63,15 +63,17 @@ class SPDInverseWishart(SteinFamily):
         return {"df": df, "scale_matrix": mode * df[..., None, None]}
 
     def average(self, x: Tensor, weights: Tensor | None) -> Tensor:
-        return _inverse(averages(weights)(_inverse(x)))
+        return inverse_spd(averages(weights)(inverse_spd(x)))
 
     def bilinear(self, x: Tensor, w: Params) -> Bilinear:
         w = self.expand(w, self.batch_shape(w))
-        df, p, wide, mode = w["df"].double(), self.point_shape[0], x.double(), self.mode(w)
-        phi = torch.cat([svec(_inverse(wide)), log_det_spd(wide).unsqueeze(-1)], dim=-1)
+        df, p = w["df"].double(), self.point_shape[0]
+        white, mode = whitened(x.double(), self.mode(w))
+        eye = torch.eye(p, dtype=mode.dtype, device=mode.device)
+        phi = torch.cat([svec(inverse_spd(white) - eye), log_det_spd(white).unsqueeze(-1)], dim=-1)
         half_df = (df / 2).unsqueeze(-1)
         psi = -half_df * torch.cat([svec(mode), torch.ones_like(half_df)], dim=-1)
-        bias = wishart_log_constant(df, p) + df / 2 * (p + log_det_spd(mode))
+        bias = wishart_log_constant(df, p) - df / 2 * ((mode - eye).diagonal(dim1=-2, dim2=-1).sum(-1) - log_det_spd(mode))
         return Bilinear(phi, psi, bias, self._base_ratio(x))
 
     def rsample(self, w: Params, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
@@ -90,8 +92,3 @@ class SPDInverseWishart(SteinFamily):
 
     def mean_log_det(self, w: Params) -> Tensor:
         return log_det_spd(self.mode(w)) - self._log_det_excess(w["df"])
-
-
-def _inverse(x: Tensor) -> Tensor:
-    result: Tensor = torch.cholesky_inverse(torch.linalg.cholesky(x))
-    return result

@@ -16,7 +16,7 @@ from ..linalg import log_det_spd, svec
 from ..manifolds.spd import is_log_euclidean
 from ..special import multivariate_digamma_minus_log, wishart_log_constant
 from .circular_statistics import averages
-from .stein import bartlett, exact_difference, mean_volume_ratio, square_of, stein_loss
+from .stein import bartlett, exact_difference, inverse_spd, mean_volume_ratio, square_of, stein_loss, whitened
 
 MAX_DF = 1e8  # of fits: equal matrices would have infinitely many degrees of freedom
 NEWTON_STEPS = 30
@@ -170,13 +170,13 @@ class SPDWishart(SteinFamily):
 
     def bilinear(self, x: Tensor, w: Params) -> Bilinear:
         w = self.expand(w, self.batch_shape(w))
-        df, p, wide = w["df"].double(), self.point_shape[0], x.double()
-        factor = torch.linalg.cholesky(self.mode(w))
-        log_det = 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        phi = torch.cat([svec(wide), log_det_spd(wide).unsqueeze(-1)], dim=-1)
+        df, p = w["df"].double(), self.point_shape[0]
+        white, mode = whitened(x.double(), self.mode(w))
+        inverse, eye = inverse_spd(mode), torch.eye(p, dtype=mode.dtype, device=mode.device)
+        phi = torch.cat([svec(white - eye), log_det_spd(white).unsqueeze(-1)], dim=-1)
         half_df = (df / 2).unsqueeze(-1)
-        psi = half_df * torch.cat([-svec(torch.cholesky_inverse(factor)), torch.ones_like(half_df)], dim=-1)
-        bias = wishart_log_constant(df, p) + df / 2 * (p - log_det)
+        psi = half_df * torch.cat([-svec(inverse), torch.ones_like(half_df)], dim=-1)
+        bias = wishart_log_constant(df, p) - df / 2 * ((inverse - eye).diagonal(dim1=-2, dim2=-1).sum(-1) + log_det_spd(mode))
         return Bilinear(phi, psi, bias, self._base_ratio(x))
 
     def rsample(self, w: Params, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:

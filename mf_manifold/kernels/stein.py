@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..linalg import sym
 from .covariance import cholesky_logdet
 
 NEAR = 0.5  # relative distance up to which differences are taken before factors
@@ -58,6 +59,23 @@ def relative(x: Tensor, mean: Tensor, difference: Tensor) -> Relative:
     excess = torch.linalg.solve_triangular(factor, half.mT, upper=False)
     near = excess.detach().square().sum((-2, -1)) < NEAR**2
     return Relative(near, torch.where(near[..., None, None], excess, 0.0), ratio)
+
+
+def inverse_spd(x: Tensor) -> Tensor:
+    """Inverse by Cholesky."""
+    result: Tensor = torch.cholesky_inverse(torch.linalg.cholesky(x))
+    return result
+
+
+def whitened(x: Tensor, modes: Tensor) -> tuple[Tensor, Tensor]:
+    """Points (N,p,p) and modes (M,p,p) in coordinates where the average mode is the identity, where features keep digits."""
+    root = torch.linalg.cholesky(modes.detach().mean(0))
+
+    def whiten(y: Tensor) -> Tensor:
+        half = torch.linalg.solve_triangular(root, y, upper=False)
+        return sym(torch.linalg.solve_triangular(root, half.mT, upper=False))
+
+    return whiten(x), whiten(modes)
 
 
 def excess_loss(excess: Tensor) -> Tensor:
