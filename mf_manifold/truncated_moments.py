@@ -1,0 +1,62 @@
+"""Integrals of a polynomial times a Gaussian over an interval, in logarithms, with all digits in both tails."""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+FEW, MANY = 40, 56  # nodes for polynomials of low and of high degree
+TAIL = 42.0  # nats that the integrand has fallen by where the effective interval ends
+
+
+@functools.cache
+def _gauss(count: int) -> tuple[list[float], list[float]]:
+    nodes, weights = np.polynomial.legendre.leggauss(count)
+    return ((nodes + 1) / 2).tolist(), (weights / 2).tolist()
+
+
+def _ends(center: Tensor, upper: Tensor, degree: int) -> tuple[Tensor, Tensor]:
+    """The part of [0, upper] outside of which the integrand, in units of the width, is below rounding."""
+    root = (center.square() + 4 * degree).sqrt()
+    mode = torch.where(center > 0, (center + root) / 2, 2 * degree / (root - center.clamp_max(0)))  # of t^degree exp(..)
+    share = TAIL / degree
+    reach = torch.minimum((share + math.sqrt(2 * share)) * mode, torch.full_like(mode, math.sqrt(2 * TAIL)))
+    beyond = (center - upper).clamp_min(0)
+    fall = 2 * TAIL / (beyond + (beyond.square() + 2 * TAIL).sqrt())
+    low = (torch.minimum(center, upper) - fall).clamp_min(0)
+    return low, torch.minimum(mode + reach, upper)
+
+
+def log_truncated_moment(coefficients: Tensor, center: Tensor, width: Tensor, upper: Tensor | None = None) -> Tensor:
+    r"""``log int_0^upper P(t) exp(-(t - center)^2 / (2 width^2)) dt`` for a polynomial P that is positive inside.
+
+    One Gauss-Legendre rule on the part of the interval where the integrand is not negligible: no sum cancels, whichever side of
+    the interval the centre is on. Errors stay below 1e-11 nats for degrees up to 63.
+
+    Shapes: coefficients (*B,K+1) from the constant upwards, K >= 1; center, width, upper (*B), which broadcast. ``upper=None``
+    is infinity.
+
+    >>> one = torch.ones((), dtype=torch.float64)
+    >>> P = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    >>> round(float(log_truncated_moment(P, 0 * one, one)), 12)     # int_0^inf t exp(-t^2 / 2) dt = 1
+    0.0
+    """
+    degree = coefficients.shape[-1] - 1
+    mean = center / width
+    end = torch.full_like(mean, math.inf) if upper is None else upper / width
+    low, high = _ends(mean, end, degree)
+    rule = _gauss(FEW if degree < 8 else MANY)
+    nodes, weights = (torch.tensor(row, dtype=mean.dtype, device=mean.device) for row in rule)
+    t = low.unsqueeze(-1) + (high - low).unsqueeze(-1) * nodes
+    exponent = -(t - mean.unsqueeze(-1)).square() / 2
+    top = exponent.detach().amax(-1, keepdim=True)
+    scaled = t * width.unsqueeze(-1)
+    value = coefficients[..., degree, None]
+    for k in range(degree - 1, -1, -1):
+        value = value * scaled + coefficients[..., k, None]
+    total = (value * torch.exp(exponent - top) * weights).sum(-1)
+    return total.log() + top.squeeze(-1) + ((high - low) * width).log()
