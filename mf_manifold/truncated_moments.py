@@ -42,8 +42,8 @@ def log_truncated_moment(coefficients: Tensor, center: Tensor, width: Tensor, up
 
     >>> one = torch.ones((), dtype=torch.float64)
     >>> P = torch.tensor([0.0, 1.0], dtype=torch.float64)
-    >>> round(float(log_truncated_moment(P, 0 * one, one)), 12)     # int_0^inf t exp(-t^2 / 2) dt = 1
-    0.0
+    >>> round(float(log_truncated_moment(P, 0 * one, one).exp()), 12)     # int_0^inf t exp(-t^2 / 2) dt
+    1.0
     """
     degree = coefficients.shape[-1] - 1
     mean = center / width

@@ -1,6 +1,8 @@
 """Kernels: one family a file, registered when imported here."""
 
 from . import (
+    affine_normal,
+    chart_pushforward_normal,
     coordinate_normal,
     product,
     scaled,
@@ -8,11 +10,15 @@ from . import (
     spd_wishart,
     sphere_von_mises_fisher,
     sphere_wrapped_normal,
+    star_shaped_radial_normal,
+    surface_projected_normal,
     torus_wrapped_normal,
     uniform,
 )
 
 __all__ = [
+    "affine_normal",
+    "chart_pushforward_normal",
     "coordinate_normal",
     "product",
     "scaled",
@@ -20,6 +26,8 @@ __all__ = [
     "spd_wishart",
     "sphere_von_mises_fisher",
     "sphere_wrapped_normal",
+    "star_shaped_radial_normal",
+    "surface_projected_normal",
     "torus_wrapped_normal",
     "uniform",
 ]

@@ -60,8 +60,12 @@ class StarShaped(EmbeddedManifold):
         """``log (x . n) / |x|^D``: solid angle seen from the origin per unit of surface; (*B,D) -> (*B)."""
         return -self.gauge_gradient(x).norm(dim=-1).log() - self.ambient_dim * x.norm(dim=-1).log()
 
-    def closest(self, x: Tensor) -> Tensor:
+    def on_ray(self, x: Tensor) -> Tensor:
+        """The point of the surface in the direction of ``x``; (*B,D) -> (*B,D)."""
         return x / self.gauge(x).unsqueeze(-1)
+
+    def closest(self, x: Tensor) -> Tensor:
+        return self.on_ray(x)
 
     def offset(self, x: Tensor) -> Tensor:
         return (self.gauge(x) - 1).abs() / self.gauge_gradient(x).norm(dim=-1)
@@ -74,7 +78,7 @@ class StarShaped(EmbeddedManifold):
             return super().parametrisation()
 
         def embed(p: Tensor) -> Tensor:
-            return self.closest(_direction(p))
+            return self.on_ray(direction(p))
 
         def log_area(p: Tensor) -> Tensor:
             return -self.log_solid_angle(embed(p))
@@ -83,7 +87,7 @@ class StarShaped(EmbeddedManifold):
         return Parametrisation([*angle], [*height], [True, False][: self.dim], embed, log_area)
 
 
-def _direction(p: Tensor) -> Tensor:
+def direction(p: Tensor) -> Tensor:
     """Unit vectors from the angle around the axis and, in space, the height; dS = dp."""
     ring = torch.stack([p[..., 0].cos(), p[..., 0].sin()], dim=-1)
     if p.shape[-1] == 1:
@@ -122,7 +126,7 @@ def _(
 
     def propose(count: int) -> tuple[Tensor, Tensor]:
         noise = torch.randn(count, manifold.ambient_dim, generator=generator, dtype=dtype, device=device)
-        x = manifold.closest(noise)
+        x = manifold.on_ray(noise)
         log_rate = -manifold.log_solid_angle(x) - bound
         if not log_rate.is_meta and float(log_rate.max()) > 0:
             raise RuntimeError("The surface is rougher than the grid on which its area per solid angle was bounded.")
@@ -139,7 +143,7 @@ def _(manifold: StarShaped, point_shape: Shape) -> int:
 
 @geometry.from_raw.register(StarShaped)
 def _(manifold: StarShaped, raw: Tensor, point_shape: Shape) -> Tensor:
-    return StarShaped.closest(manifold, geometry.from_raw(geoopt.Sphere(), raw, point_shape))
+    return manifold.on_ray(geometry.from_raw(geoopt.Sphere(), raw, point_shape))
 
 
 @geometry.to_raw.register(StarShaped)

@@ -16,6 +16,7 @@ from ..distributions import KernelDistribution
 from ..geometry import Shape
 from ..kernel import Kernel, OnManifold, Params
 from ..mixture import Mixture
+from .steps import difference, distance, step
 
 PILOT = 2048
 CHUNK = 2**14
@@ -115,7 +116,7 @@ def distribution_density(dist: KernelDistribution | Mixture, seed: int) -> Densi
 def _middle(manifold: geoopt.Manifold, x: Tensor) -> Tensor:
     """The sample that is nearest to the others on average."""
     some = x[:64]
-    return some[geometry.dist(manifold, some.unsqueeze(1), x.unsqueeze(0)).mean(1).argmin()]
+    return some[distance(manifold, some.unsqueeze(1), x.unsqueeze(0)).mean(1).argmin()]
 
 
 def to_coords(manifold: geoopt.Manifold, x: Tensor, u: Tensor) -> Tensor:
@@ -130,13 +131,13 @@ def to_coords(manifold: geoopt.Manifold, x: Tensor, u: Tensor) -> Tensor:
 
 def log_coords(manifold: geoopt.Manifold, center: Tensor, x: Tensor) -> Tensor:
     """Normal coordinates of ``x`` (N,*E) around one centre (*E); -> (N,d)."""
-    return to_coords(manifold, center, geometry.logmap(manifold, center.unsqueeze(0), x))
+    return to_coords(manifold, center, difference(manifold, center.unsqueeze(0), x))
 
 
 def exp_coords(manifold: geoopt.Manifold, center: Tensor, v: Tensor) -> Tensor:
     """Points with normal coordinates ``v`` (N,d) around one centre (*E) or N centres (N,*E); -> (N,*E)."""
     around = center if center.ndim > geometry.point_ndim(manifold) else center.unsqueeze(0)
-    return geometry.expmap(manifold, around, geometry.from_coords(manifold, around, v))
+    return step(manifold, around, geometry.from_coords(manifold, around, v))
 
 
 class Pilot(NamedTuple):

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from .. import geometry
 from .density import Density, Pilot, exp_coords, generator_for, pilot
+from .report import Broken
+from .steps import has_geodesics
 
 IMPORTANCE = 2**15
 DEGREES_OF_FREEDOM = 8.0
@@ -71,6 +73,12 @@ def importance_rule(density: Density, where: Pilot, seed: int, count: int = IMPO
     return Rule(x, log_volume - log_t - math.log(count), random=True)
 
 
+def sample_rule(density: Density, seed: int, count: int) -> Rule:
+    """The density's own samples: right for means by a sampler that other checks trust, and blind to the total mass."""
+    x = density.sample(count, generator_for(seed + 100))
+    return Rule(x, -density.log_prob_of(x) - math.log(count), random=True)
+
+
 def push(density: Density, v: Tensor) -> tuple[Tensor, Tensor]:
     """Points ``exp_center(v)`` and the log volume density of the map, -inf (at the centre) where ``v`` is no shortest way."""
     center = density.center.unsqueeze(0)
@@ -110,4 +118,6 @@ def rule_for(density: Density, seed: int, mass_only: bool = False) -> Rule:
     ``mass_only`` promises that nothing but the density is integrated, which polar coordinates do on any sphere if it is zonal.
     """
     rule = exact_rule(density.manifold, density, seed, mass_only)
+    if rule is None and not has_geodesics(density.manifold):
+        raise Broken(f"no quadrature is known on {density.manifold.name} in {density.dim} dimensions; register an exact_rule")
     return importance_rule(density, pilot(density, seed), seed) if rule is None else rule

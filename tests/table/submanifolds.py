@@ -1,0 +1,123 @@
+"""Submanifolds of R^D: surfaces with a known medial axis, star-shaped ones, charts, affine subspaces."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+import mf_manifold as mf
+
+from .common import F64, Case, Manifolds, case, covariance, real
+
+ELLIPSE = mf.manifolds.Ellipsoid([2.0, 1.0])
+ELLIPSOID = mf.manifolds.Ellipsoid([1.5, 0.8, 1.0])
+RING = mf.manifolds.TorusOfRevolution(2.0, 0.7)
+SHEET = mf.manifolds.AffineSubspace([[1.0, 0.5], [0.0, 1.0], [2.0, -1.0]], offset=[0.0, 1.0, 0.0])
+CIRCLE, HELIX, CYLINDER, ROLL, CAP, BOWL = (
+    mf.manifolds.surface(name) for name in ("circle", "helix", "cylinder", "swiss_roll", "sphere_cap", "paraboloid")
+)
+
+
+def _pear_radius(u: Tensor) -> Tensor:
+    return 1 + 0.2 * u[..., 2] + 0.1 * u[..., 0] * u[..., 1]
+
+
+@mf.manifolds.register_surface("pear of the tests")
+def _pear() -> mf.manifolds.StarShaped:
+    return mf.manifolds.StarShaped(_pear_radius, ambient_dim=3)
+
+
+@mf.manifolds.register_surface("torus by angles of the tests")
+def _ring_by_angles() -> mf.manifolds.ChartManifold:
+    """The torus of revolution without a left inverse: coordinates by search."""
+    chart = RING.parametrisation()
+    box = [(-torch.pi, torch.pi)] * 2
+    return mf.manifolds.ChartManifold(chart.embed, 2, periods=[2 * torch.pi] * 2, box=box)
+
+
+PEAR, TUBE = mf.manifolds.surface("pear of the tests"), mf.manifolds.surface("torus by angles of the tests")
+
+
+def projected_rows() -> list[Case]:
+    """Closest-point projections: narrow, typical, wide, off the surface, correlated."""
+    on_ellipse = mf.geometry.project(ELLIPSE, real([1.2, 0.9]))
+    on_ellipsoid = mf.geometry.project(ELLIPSOID, real([0.9, 0.4, -0.6]))
+    on_ring = mf.geometry.project(RING, real([-1.0, 0.8, 0.3]))
+    flat = real([0.3, -1.0, 0.5])
+    return [
+        case("ellipse-projected_normal_0.001", ELLIPSE, "projected_normal", {"loc": on_ellipse, "scale": real(0.001)}),
+        case("ellipse-projected_normal_1.5", ELLIPSE, "projected_normal", {"loc": real([0.5, -0.1]), "scale": real(1.5)}),
+        case("ellipsoid-projected_normal_0.3", ELLIPSOID, "projected_normal", {"loc": on_ellipsoid, "scale": real(0.3)}),
+        case(
+            "ellipsoid-projected_normal_full",
+            ELLIPSOID,
+            "projected_normal",
+            {"loc": 1.2 * on_ellipsoid, "covariance_matrix": covariance(3, 0.5)},
+        ),
+        case("ring-projected_normal_0.05", RING, "projected_normal", {"loc": on_ring, "scale": real(0.05)}),
+        case(
+            "ring-projected_normal_full",
+            RING,
+            "projected_normal",
+            {"loc": 0.9 * on_ring, "covariance_matrix": covariance(3, 1.0)},
+        ),
+        case("sheet-projected_normal_0.1", SHEET, "projected_normal", {"loc": flat, "scale": real(0.1)}),
+        case("sheet-projected_normal_full", SHEET, "projected_normal", {"loc": flat, "covariance_matrix": covariance(3, 1.0)}),
+    ]
+
+
+def radial_rows() -> list[Case]:
+    """Radial projections, of a user's surface and of ellipsoids."""
+    on_pear, on_ellipse = (mf.geometry.project(m, x) for m, x in ((PEAR, real([0.5, 0.6, 0.7])), (ELLIPSE, real([1.0, 0.5]))))
+    return [
+        case("pear-radial_normal_0.3", PEAR, "radial_normal", {"loc": on_pear, "scale": real(0.3)}),
+        case(
+            "pear-radial_normal_full",
+            PEAR,
+            "radial_normal",
+            {"loc": 0.5 * on_pear, "covariance_matrix": covariance(3, 0.6)},
+        ),
+        case("ellipse-radial_normal_0.001", ELLIPSE, "radial_normal", {"loc": on_ellipse, "scale": real(0.001)}),
+        case("ellipse-radial_normal_3", ELLIPSE, "radial_normal", {"loc": on_ellipse, "scale": real(3.0)}),
+    ]
+
+
+def chart_rows() -> list[Case]:
+    """Push-forwards: one preimage and many, closed-form and searched coordinates."""
+    rows = []
+    for name, manifold, u, scale in (
+        ("circle", CIRCLE, [2.5], [0.05]),
+        ("circle", CIRCLE, [2.5], [4.0]),
+        ("helix", HELIX, [1.0], [2.0]),
+        ("cylinder", CYLINDER, [3.0, 1.0], [1.5, 0.3]),
+        ("paraboloid", BOWL, [0.5, -0.3], [0.01, 0.02]),
+        ("searched_ring", TUBE, [1.0, 2.0], [0.4, 1.2]),
+    ):
+        params = {"loc": manifold.embedding(real([u]))[0], "scale": real(scale)}
+        rows.append(case(f"{name}-pushforward_normal_{scale[0]:g}", manifold, "pushforward_normal", params))
+    for name, manifold, u, size in (("cylinder", CYLINDER, [3.0, 1.0], 1.2), ("swiss_roll", ROLL, [1.5, 0.0], 0.2)):
+        params = {"loc": manifold.embedding(real([u]))[0], "covariance_matrix": covariance(2, size)}
+        rows.append(case(f"{name}-pushforward_normal_full", manifold, "pushforward_normal", params))
+    return rows
+
+
+def rows() -> list[Case]:
+    """All of them."""
+    return [*projected_rows(), *radial_rows(), *chart_rows()]
+
+
+def manifolds() -> Manifolds:
+    """Every class, charts with and without periods."""
+    found = {
+        "ellipse": ELLIPSE,
+        "ellipsoid": ELLIPSOID,
+        "ring": RING,
+        "sheet": SHEET,
+        "pear": PEAR,
+        "circle_chart": CIRCLE,
+        "cylinder_chart": CYLINDER,
+        "roll_chart": ROLL,
+        "cap_chart": CAP,
+        "searched_ring_chart": TUBE,
+    }
+    return {name: (manifold, (manifold.ambient_dim,)) for name, manifold in found.items()}
