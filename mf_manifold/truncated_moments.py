@@ -31,6 +31,12 @@ def _ends(center: Tensor, upper: Tensor, degree: int) -> tuple[Tensor, Tensor]:
     return low, torch.minimum(mode + reach, upper)
 
 
+def _in_widths(upper: Tensor, width: Tensor) -> Tensor:
+    """``upper / width`` without the NaN that the derivative of an infinite one would be."""
+    finite = torch.isfinite(upper)
+    return torch.where(finite, torch.where(finite, upper, torch.ones_like(upper)) / width, math.inf)
+
+
 def log_truncated_moment(coefficients: Tensor, center: Tensor, width: Tensor, upper: Tensor | None = None) -> Tensor:
     r"""``log int_0^upper P(t) exp(-(t - center)^2 / (2 width^2)) dt`` for a polynomial P that is positive inside.
 
@@ -47,7 +53,7 @@ def log_truncated_moment(coefficients: Tensor, center: Tensor, width: Tensor, up
     """
     degree = coefficients.shape[-1] - 1
     mean = center / width
-    end = torch.full_like(mean, math.inf) if upper is None else upper / width
+    end = torch.full_like(mean, math.inf) if upper is None else _in_widths(upper, width)
     low, high = _ends(mean, end, degree)
     rule = _gauss(FEW if degree < 8 else MANY)
     nodes, weights = (torch.tensor(row, dtype=mean.dtype, device=mean.device) for row in rule)

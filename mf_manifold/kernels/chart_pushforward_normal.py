@@ -131,7 +131,8 @@ class PushforwardNormal(CoordinateNormal):
         return super().bilinear(x, w) if self.simple else None
 
     def rsample(self, w: Params, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
-        return super().rsample(w, sample_shape, generator).to(w["loc"].dtype)
+        wide = {k: v.double() for k, v in w.items()}
+        return super().rsample(wide, sample_shape, generator).to(w["loc"].dtype)
 
     def centered(self, points: Tensor, scale: Tensor) -> Params:
         jacobian = self.manifold.jacobian(self.coordinates(points))

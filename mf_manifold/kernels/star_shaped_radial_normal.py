@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..geometry import Shape
 from ..kernel import Params, register_kernel
+from ..manifolds.embedded import hypersurface_frame
 from ..manifolds.star_shaped import StarShaped
 from ..truncated_moments import log_truncated_moment
 from .ambient_normal import AmbientNormal, result_type
@@ -57,3 +58,12 @@ class RadialNormal(AmbientNormal):
 
     def rsample(self, w: Params, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
         return self.manifold.on_ray(self.ambient_draws(w, sample_shape, generator))
+
+    def centered(self, points: Tensor, scale: Tensor) -> Params:
+        # a ray that is oblique to the surface stretches what it projects
+        normal, ray = self.manifold.normal(points), torch.nn.functional.normalize(points, dim=-1, eps=0.0)
+        if self.covariance == "isotropic":
+            stretch = 1 + ((normal * ray).sum(-1).pow(-2) - 1) / self.dim
+            return {"loc": points, "scale": scale * stretch.rsqrt()}
+        frame = torch.cat([hypersurface_frame(normal), ray.unsqueeze(-1)], dim=-1)  # round on the surface, along it the ray
+        return {"loc": points, "covariance_matrix": scale.square()[..., None, None] * (frame @ frame.mT)}

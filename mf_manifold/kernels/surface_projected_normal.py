@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import torch
+import geoopt
 from torch import Tensor
 
 from ..geometry import Shape
@@ -31,8 +31,9 @@ class SurfaceProjectedNormal(AmbientNormal):
 
     **Range**: ``scale``, or the root of every eigenvalue of ``covariance_matrix``, from 1e-5 to 1e3 times the smallest radius or
     semi-axis, condition numbers up to 1e6, ``loc`` anywhere within 1e3 scales of the surface; ellipsoids in up to 20 dimensions.
-    **Mean**: not available. **Sampler**: exact and pathwise; the closest point by a safeguarded Newton method, differentiated
-    implicitly, to first order.
+    **Mean**: not available. **Sampler**: exact; the closest point by a safeguarded Newton method. Pathwise, differentiated
+    implicitly to first order, on tori and on ellipsoids whose shortest axis is not unique; on others the closest point jumps
+    across the medial axis, a piece of a hyperplane, and derivatives along paths would miss what the jumps contribute.
 
     Shapes: ``loc`` (*B,D), on the surface or not; ``scale`` (*B); ``covariance_matrix`` (*B,D,D).
 
@@ -51,6 +52,10 @@ class SurfaceProjectedNormal(AmbientNormal):
     """
 
     exactness = "quadrature"
+
+    def __init__(self, manifold: geoopt.Manifold, point_shape: Shape, covariance: str = "isotropic") -> None:
+        super().__init__(manifold, point_shape, covariance)
+        self.has_rsample = manifold.continuous_projection
 
     def _log_prob(self, x: Tensor, w: Params) -> Tensor:
         fibre = self.manifold.fibre(x.double())

@@ -44,6 +44,7 @@ class AffineSubspace(EmbeddedManifold):
         if point.shape != (self.ambient_dim,):
             raise ValueError(f"Expected an offset of {self.ambient_dim} numbers, got shape {tuple(point.shape)}.")
         q, r = torch.linalg.qr(columns)
+        self.given = columns.tolist()
         self._basis = (q * r.diagonal().sign()).tolist()
         self._point = point.double().tolist()
 
@@ -78,7 +79,7 @@ register_config("AffineSubspace", lambda config: AffineSubspace(config["basis"],
 
 @geometry.to_config.register(AffineSubspace)
 def _(manifold: AffineSubspace) -> dict[str, Any]:
-    return {"type": "AffineSubspace", "basis": manifold._basis, "offset": manifold._point}
+    return {"type": "AffineSubspace", "basis": manifold.given, "offset": manifold._point}
 
 
 @geometry.expmap.register(AffineSubspace)

@@ -83,6 +83,7 @@ class ChartManifold(EmbeddedManifold):
         """Derivative of the embedding; (*B,d) -> (*B,D,d)."""
         if self._jacobian is not None:
             return self._jacobian(u)
+        u = u.contiguous()
         axes = torch.eye(self.dim, dtype=u.dtype, device=u.device)
         columns = [torch.func.jvp(self.embedding, (u,), (axis.expand_as(u).clone(),))[1] for axis in axes]
         return torch.stack(columns, dim=-1)
@@ -123,14 +124,13 @@ class ChartManifold(EmbeddedManifold):
     def _newton_step(self, x: Tensor, u: Tensor) -> Tensor:
         """Coordinates that carry the derivative by ``x`` of a solution ``u``, whose value they keep but for rounding."""
         u = u.detach()
-        step = torch.linalg.pinv(self.jacobian(u).detach())
-        return u + (step @ (x - self.embedding(u).detach()).unsqueeze(-1)).squeeze(-1)
+        return u + least_squares(self.jacobian(u).detach(), x - self.embedding(u).detach())
 
     def _gauss_newton(self, x: Tensor, u: Tensor, steps: int) -> Tensor:
         """Coordinates of the nearest points (N,D), from starts (N,d): steps halved while they lead away."""
         away, size = (x - self.embedding(u)).norm(dim=-1), torch.ones_like(x[:, 0])
         for _ in range(steps):
-            move = (torch.linalg.pinv(self.jacobian(u)) @ (x - self.embedding(u)).unsqueeze(-1)).squeeze(-1)
+            move = least_squares(self.jacobian(u), x - self.embedding(u))
             trial = u + size.unsqueeze(-1) * move
             distance = (x - self.embedding(trial)).norm(dim=-1)
             better = distance <= away
@@ -184,6 +184,17 @@ def orthonormalise(jacobian: Tensor) -> tuple[Tensor, Tensor]:
         columns.append(column / length.unsqueeze(-1))
         total = total + length.log()
     return torch.stack(columns, dim=-1), total
+
+
+def least_squares(jacobian: Tensor, residual: Tensor) -> Tensor:
+    """The vector ``u`` for which ``J u`` is closest to a residual; (*B,D,d), (*B,D) -> (*B,d)."""
+    q, _ = orthonormalise(jacobian)
+    right, triangle = (q.mT @ residual.unsqueeze(-1)).squeeze(-1), q.mT @ jacobian
+    parts: list[Tensor] = []  # from the last to the first
+    for i in reversed(range(right.shape[-1])):
+        known = sum((triangle[..., i, i + 1 + k] * p for k, p in enumerate(reversed(parts))), start=torch.zeros_like(right[..., i]))
+        parts.append((right[..., i] - known) / triangle[..., i, i])
+    return torch.stack(parts[::-1], dim=-1)
 
 
 @geometry.log_volume.register(ChartManifold)

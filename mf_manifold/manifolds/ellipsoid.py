@@ -40,6 +40,7 @@ class Ellipsoid(StarShaped):
             raise ValueError(f"Expected at least 2 positive semi-axes, got {list(axes)}.")
         super().__init__(self._no_radius, len(axes))
         self.semi_axes = axes
+        self.continuous_projection = axes.count(min(axes)) > 1  # the medial axis then has no side that a path could change
 
     def _no_radius(self, u: Tensor) -> Tensor:
         return 1 / self.gauge(u)

@@ -29,6 +29,7 @@ class TorusOfRevolution(EmbeddedManifold):
     """
 
     name, dim, ambient_dim = "TorusOfRevolution", 2, 3
+    continuous_projection = True  # almost surely along a path: the medial axis consists of curves
 
     def __init__(self, major: float, minor: float) -> None:
         super().__init__()

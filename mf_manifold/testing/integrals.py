@@ -127,9 +127,9 @@ def uniform_neighbours(density: Density, seed: int, points: int = 2000, queries:
     mass = torch.exp(density.log_prob_of(y) + log_ball + density.dim * radius.log())
     u = torch.exp(-points * mass).sort().values
     steps = torch.arange(queries + 1, dtype=torch.float64) / queries
-    distance = float(torch.maximum((u - steps[:-1]).abs(), (steps[1:] - u).abs()).amax())
+    gap = float(torch.maximum((u - steps[:-1]).abs(), (steps[1:] - u).abs()).amax())
     limit = math.sqrt(-math.log(FAILURE_RATE / 2) / (2 * queries))
-    demand(distance <= limit, f"Kolmogorov distance {distance:.3f} > {limit:.3f} over {queries} nearest neighbours")
+    demand(gap <= limit, f"Kolmogorov distance {gap:.3f} > {limit:.3f} over {queries} nearest neighbours")
 
 
 @named_check("neighbours")

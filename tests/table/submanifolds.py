@@ -10,7 +10,7 @@ import mf_manifold as mf
 from .common import F64, Case, Manifolds, case, covariance, real
 
 ELLIPSE = mf.manifolds.Ellipsoid([2.0, 1.0])
-ELLIPSOID = mf.manifolds.Ellipsoid([1.5, 0.8, 1.0])
+ELLIPSOID, CIGAR = mf.manifolds.Ellipsoid([1.5, 0.8, 1.0]), mf.manifolds.Ellipsoid([0.9, 0.9, 1.6])
 RING = mf.manifolds.TorusOfRevolution(2.0, 0.7)
 SHEET = mf.manifolds.AffineSubspace([[1.0, 0.5], [0.0, 1.0], [2.0, -1.0]], offset=[0.0, 1.0, 0.0])
 CIRCLE, HELIX, CYLINDER, ROLL, CAP, BOWL = (
@@ -27,27 +27,31 @@ def _pear() -> mf.manifolds.StarShaped:
     return mf.manifolds.StarShaped(_pear_radius, ambient_dim=3)
 
 
-@mf.manifolds.register_surface("torus by angles of the tests")
-def _ring_by_angles() -> mf.manifolds.ChartManifold:
-    """The torus of revolution without a left inverse: coordinates by search."""
-    chart = RING.parametrisation()
-    box = [(-torch.pi, torch.pi)] * 2
-    return mf.manifolds.ChartManifold(chart.embed, 2, periods=[2 * torch.pi] * 2, box=box)
+@mf.manifolds.register_surface("ellipse by angle of the tests")
+def _ellipse_by_angle() -> mf.manifolds.ChartManifold:
+    """An ellipse in space without a left inverse: coordinates by search."""
+    axes = real([[2.0, 0.0, 0.3], [0.0, 1.0, -0.4]])
+
+    def embedding(u: Tensor) -> Tensor:
+        return torch.cat([u.cos(), u.sin()], dim=-1) @ axes.to(u)
+
+    return mf.manifolds.ChartManifold(embedding, 1, periods=[2 * torch.pi])
 
 
-PEAR, TUBE = mf.manifolds.surface("pear of the tests"), mf.manifolds.surface("torus by angles of the tests")
+PEAR, HOOP = mf.manifolds.surface("pear of the tests"), mf.manifolds.surface("ellipse by angle of the tests")
 
 
 def projected_rows() -> list[Case]:
     """Closest-point projections: narrow, typical, wide, off the surface, correlated."""
     on_ellipse = mf.geometry.project(ELLIPSE, real([1.2, 0.9]))
     on_ellipsoid = mf.geometry.project(ELLIPSOID, real([0.9, 0.4, -0.6]))
+    on_cigar = mf.geometry.project(CIGAR, real([0.9, 0.4, -0.6]))
     on_ring = mf.geometry.project(RING, real([-1.0, 0.8, 0.3]))
     flat = real([0.3, -1.0, 0.5])
     return [
         case("ellipse-projected_normal_0.001", ELLIPSE, "projected_normal", {"loc": on_ellipse, "scale": real(0.001)}),
         case("ellipse-projected_normal_1.5", ELLIPSE, "projected_normal", {"loc": real([0.5, -0.1]), "scale": real(1.5)}),
-        case("ellipsoid-projected_normal_0.3", ELLIPSOID, "projected_normal", {"loc": on_ellipsoid, "scale": real(0.3)}),
+        case("cigar-projected_normal_0.3", CIGAR, "projected_normal", {"loc": on_cigar, "scale": real(0.3)}),
         case(
             "ellipsoid-projected_normal_full",
             ELLIPSOID,
@@ -91,7 +95,7 @@ def chart_rows() -> list[Case]:
         ("helix", HELIX, [1.0], [2.0]),
         ("cylinder", CYLINDER, [3.0, 1.0], [1.5, 0.3]),
         ("paraboloid", BOWL, [0.5, -0.3], [0.01, 0.02]),
-        ("searched_ring", TUBE, [1.0, 2.0], [0.4, 1.2]),
+        ("searched_ellipse", HOOP, [1.0], [0.8]),
     ):
         params = {"loc": manifold.embedding(real([u]))[0], "scale": real(scale)}
         rows.append(case(f"{name}-pushforward_normal_{scale[0]:g}", manifold, "pushforward_normal", params))
@@ -118,6 +122,6 @@ def manifolds() -> Manifolds:
         "cylinder_chart": CYLINDER,
         "roll_chart": ROLL,
         "cap_chart": CAP,
-        "searched_ring_chart": TUBE,
+        "searched_ellipse_chart": HOOP,
     }
     return {name: (manifold, (manifold.ambient_dim,)) for name, manifold in found.items()}
