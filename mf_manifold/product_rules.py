@@ -1,4 +1,4 @@
-"""Product quadrature over boxes some of whose sides are glued together, in cells that tile the box."""
+"""Product quadrature over boxes some of whose sides are glued together, in cells that tile the box; on the CPU."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ def line_rule(lower: float, upper: float, periodic: bool, count: int) -> tuple[T
     """
     if periodic:
         step = (upper - lower) / count
-        return lower + step * (torch.arange(count, dtype=torch.float64) + 0.5), torch.full((count,), step, dtype=torch.float64)
+        middles = torch.from_numpy(lower + step * (np.arange(count) + 0.5))
+        return middles, torch.full_like(middles, step)
     nodes, weights = (torch.from_numpy(a) for a in np.polynomial.legendre.leggauss(count))
     return (lower + upper) / 2 + (upper - lower) / 2 * nodes, (upper - lower) / 2 * weights
 
@@ -31,6 +32,7 @@ def cells(lower: list[float], upper: list[float], periodic: list[bool], counts: 
     corners = []
     for side in zip(lower, upper, periodic, counts, strict=True):
         ends = side[0] + line_rule(*side)[1].cumsum(0)
+        ends[-1] = side[1]  # rounding must not lead out of the box
         corners.append((torch.cat([torch.full_like(ends[:1], side[0]), ends[:-1]]), ends))
     low, high = (torch.cartesian_prod(*[c[i] for c in corners]).reshape(-1, len(corners)) for i in (0, 1))
     return low, high

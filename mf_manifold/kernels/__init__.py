@@ -12,6 +12,7 @@ from . import (
     sphere_wrapped_normal,
     star_shaped_radial_normal,
     surface_projected_normal,
+    surface_restricted_normal,
     torus_wrapped_normal,
     uniform,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "sphere_wrapped_normal",
     "star_shaped_radial_normal",
     "surface_projected_normal",
+    "surface_restricted_normal",
     "torus_wrapped_normal",
     "uniform",
 ]

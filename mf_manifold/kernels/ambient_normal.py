@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
+from ..backends.pairs import by_blocks
 from ..geometry import Shape
 from ..kernel import Kernel, Params
 from .covariance import cholesky_logdet, covariance_from_raw, covariance_option, num_covariance_raw
-
-PAIRS = 2**16  # pairs of points and components whose line integrals are formed at a time
 
 
 class Line(NamedTuple):
@@ -94,8 +93,7 @@ class AmbientNormal(Kernel):
         return loc + (torch.linalg.cholesky(w["covariance_matrix"]) @ noise.unsqueeze(-1)).squeeze(-1)
 
     def pairwise_log_prob(self, x: Tensor, w: Params) -> Tensor:
-        rows = max(1, PAIRS // max(1, math.prod(self.batch_shape(w))))
-        return torch.cat([self.log_prob(part.unsqueeze(1), w) for part in x.split(rows)])
+        return by_blocks(lambda rows: self.log_prob(x[rows].unsqueeze(1), w), len(x), math.prod(self.batch_shape(w)), x)
 
     def centered(self, points: Tensor, scale: Tensor) -> Params:
         if self.covariance == "isotropic":

@@ -8,6 +8,7 @@ from torch import Tensor
 import mf_manifold as mf
 
 from .common import F64, Case, Manifolds, case, covariance, real
+from .uniform import CHECKS
 
 ELLIPSE = mf.manifolds.Ellipsoid([2.0, 1.0])
 ELLIPSOID, CIGAR = mf.manifolds.Ellipsoid([1.5, 0.8, 1.0]), mf.manifolds.Ellipsoid([0.9, 0.9, 1.6])
@@ -105,9 +106,25 @@ def chart_rows() -> list[Case]:
     return rows
 
 
+def restricted_rows() -> list[Case]:
+    """Restrictions to curves and surfaces with a numeric normaliser."""
+    on_ring, on_pear = (mf.geometry.project(m, real([-1.0, 0.8, 0.3])) for m in (RING, PEAR))
+    full = {"loc": real([0.5, -0.1]), "covariance_matrix": covariance(2, 0.6)}
+    return [
+        case("ellipse-restricted_normal_full", ELLIPSE, "restricted_normal", full),
+        case("pear-restricted_normal_0.5", PEAR, "restricted_normal", {"loc": 1.1 * on_pear, "scale": real(0.5)}),
+        case("ring-restricted_normal_0.3", RING, "restricted_normal", {"loc": on_ring, "scale": real(0.3)}),
+        case("circle-restricted_normal_0.02", CIRCLE, "restricted_normal", {"loc": real([0.6, 0.8]), "scale": real(0.02)}),
+    ]
+
+
 def rows() -> list[Case]:
-    """All of them."""
-    return [*projected_rows(), *radial_rows(), *chart_rows()]
+    """All of them, and uniform laws."""
+    uniform = [
+        Case(f"{name}-uniform", mf.kernel_for(manifold, (3,), "uniform"), {}, checks=CHECKS)
+        for name, manifold in (("ring", RING), ("pear", PEAR))
+    ]
+    return [*projected_rows(), *radial_rows(), *chart_rows(), *restricted_rows(), *uniform]
 
 
 def manifolds() -> Manifolds:
