@@ -15,7 +15,7 @@ from .ambient_normal import AmbientNormal, result_type
 
 @register_kernel(StarShaped, "radial_normal", default=True)
 class RadialNormal(AmbientNormal):
-    r"""Law of ``radius(Y/|Y|) Y/|Y|`` for a normal vector ``Y``: each ray from the origin collapses to its point of the surface.
+    r"""Law of ``radius(Y/|Y|) Y/|Y|`` for a normal vector ``Y``: rays from the origin collapse to their points of the surface.
 
     .. math:: q(x) = \frac{x \cdot n}{|x|^D} \int_0^\infty r^{D-1} N(r x / |x|; loc, \Sigma) \, dr
 

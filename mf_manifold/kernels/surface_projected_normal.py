@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import geoopt
+import torch
 from torch import Tensor
 
 from ..geometry import Shape
@@ -20,17 +21,17 @@ class SurfaceProjectedNormal(AmbientNormal):
 
     .. math:: q(x) = \int_{t_-(x)}^{t_+(x)} N(x + t n; loc, \Sigma) \prod_i (1 + t \kappa_i(x)) \, dt
 
-    with the outward unit normal ``n`` and the principal curvatures :math:`\kappa_i`. The ends are where the normal line meets the
-    medial axis, beyond which another point of the surface is closer. They come before the centres of curvature: integrated up to
-    those, an ellipse with axes 2 and 1 would have a mass up to 1.5. On an ellipsoid the inner end is
+    with the outward unit normal ``n`` and the principal curvatures :math:`\kappa_i`. The ends are where the normal line meets
+    the medial axis, beyond which another point of the surface is closer. They come before the centres of curvature: integrated
+    up to those, an ellipse with axes 2 and 1 would have a mass up to 1.5. On an ellipsoid the inner end is
     :math:`-a_{min}^2 \sqrt{\sum_i x_i^2 / a_i^4}`, the outer one is infinity; on a torus of revolution they are the circle
     inside the tube and the axis, if the normal points there. The integrand is a polynomial times a Gaussian, positive between
     the ends, integrated by one Gauss rule without cancellation.
 
     **Measure**: area of the surface. **Exactness**: quadrature, of one positive analytic function, to 1e-11 nats.
 
-    **Range**: ``scale``, or the root of every eigenvalue of ``covariance_matrix``, from 1e-5 to 1e3 times the smallest radius or
-    semi-axis, condition numbers up to 1e6, ``loc`` anywhere within 1e3 scales of the surface; ellipsoids in up to 20 dimensions.
+    **Range**: ``scale``, or the root of every eigenvalue of ``covariance_matrix``, from 1e-5 to 1e3 times the smallest radius
+    or semi-axis, condition numbers up to 1e6, ``loc`` within 1e3 scales of the surface; ellipsoids in up to 20 dimensions.
     **Mean**: not available. **Sampler**: exact; the closest point by a safeguarded Newton method. Pathwise, differentiated
     implicitly to first order, on tori and on ellipsoids whose shortest axis is not unique; on others the closest point jumps
     across the medial axis, a piece of a hyperplane, and derivatives along paths would miss what the jumps contribute.
@@ -41,7 +42,7 @@ class SurfaceProjectedNormal(AmbientNormal):
         ValueError: a scale or an eigenvalue of the covariance that is not positive.
 
     References:
-        Eberly (2013), Distance from a Point to an Ellipse, an Ellipsoid, or a Hyperellipsoid (the bracket of the sampler's root);
+        Eberly (2013), Distance from a Point to an Ellipse, an Ellipsoid, or a Hyperellipsoid (bracket of the sampler's root);
         Gray (2004), Tubes, 2nd ed., lemma 3.14 (volume along normals).
 
     >>> import torch, mf_manifold as mf

@@ -49,7 +49,7 @@ class RestrictedNormal(AmbientNormal):
     An exponential family on the surface. It is not the conditional law of a normal vector given ``g(Y) = 0`` as the limit of
     ``|g(Y)| < eps``: that one has the further factor ``1 / |grad g|`` (co-area formula) and depends on the choice of ``g``.
 
-    The normaliser is a product rule in coordinates of the surface, of equal steps in angles and of Gauss nodes in between walls,
+    The normaliser is a product rule in coordinates of the surface, of equal steps in angles and Gauss nodes between walls,
     with 1.5 nodes per scale of arc length; it is differentiable in the parameters.
 
     **Measure**: Hausdorff volume. **Exactness**: numeric normaliser, to 1e-10 nats for analytic surfaces.
@@ -83,7 +83,7 @@ class RestrictedNormal(AmbientNormal):
     def __init__(self, manifold: geoopt.Manifold, point_shape: Shape, covariance: str = "isotropic") -> None:
         super().__init__(manifold, point_shape, covariance)
         if self.dim > 2:
-            raise NotImplementedError(f"restricted_normal exists on curves and surfaces, {manifold.name} has {self.dim} dimensions.")
+            raise NotImplementedError(f"restricted_normal exists on curves and surfaces; {manifold.name} has dimension {self.dim}.")
         lengths = self._lengths[0]
         # a network's components must stay affordable: of 2^14 nodes each, but where a factor 3 goes to correlations
         affordable = 3 * PER_SCALE * (math.prod(lengths) / 2**14) ** (1 / self.dim)
@@ -103,10 +103,7 @@ class RestrictedNormal(AmbientNormal):
         inverse, _ = self.whitener(w)
         rule = self._grid(inverse)
         mean = self.whiten(inverse, w["loc"].double())
-        if self.covariance == "isotropic":
-            white = inverse.squeeze(-1).unsqueeze(-2) * rule.points
-        else:
-            white = rule.points @ inverse.mT
+        white = inverse * rule.points if self.covariance == "isotropic" else rule.points @ inverse.mT
         return -(white - mean.unsqueeze(-2)).square().sum(-1) / 2 + (rule.log_area + rule.log_size)
 
     def mean(self, w: Params) -> Tensor:
@@ -122,8 +119,8 @@ class RestrictedNormal(AmbientNormal):
         counts = [max(n, 32 + math.ceil(PER_SCALE * length / scale)) for n, length in zip(coarse, lengths, strict=True)]
         if math.prod(counts) > MAX_NODES:
             raise ValueError(
-                f"Expected scales whose grid on {self.manifold.name} has at most {MAX_NODES} nodes, got {math.prod(counts)} for a "
-                f"smallest scale of {scale:.2g}. For laws that narrow use projected_normal, radial_normal or pushforward_normal."
+                f"Expected scales whose grid on {self.manifold.name} has at most {MAX_NODES} nodes, got {math.prod(counts)} for "
+                f"the scale {scale:.2g}. For laws that narrow use projected_normal, radial_normal or pushforward_normal."
             )
         return counts
 
@@ -206,7 +203,9 @@ class RestrictedNormal(AmbientNormal):
         return torch.cat(found)[:count]
 
 
-def _reach(chart: Parametrisation, rule: Grid, low: Tensor, high: Tensor, size: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+def _reach(
+    chart: Parametrisation, rule: Grid, low: Tensor, high: Tensor, size: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
     """How far, by ``size``, and how much higher in log area than its node a cell extends; (K) each."""
     dim = low.shape[1]
     reach, rise = torch.zeros_like(rule.log_area), torch.zeros_like(rule.log_area)

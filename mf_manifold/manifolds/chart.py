@@ -192,8 +192,10 @@ def least_squares(jacobian: Tensor, residual: Tensor) -> Tensor:
     right, triangle = (q.mT @ residual.unsqueeze(-1)).squeeze(-1), q.mT @ jacobian
     parts: list[Tensor] = []  # from the last to the first
     for i in reversed(range(right.shape[-1])):
-        known = sum((triangle[..., i, i + 1 + k] * p for k, p in enumerate(reversed(parts))), start=torch.zeros_like(right[..., i]))
-        parts.append((right[..., i] - known) / triangle[..., i, i])
+        rest = right[..., i]
+        for k, known in enumerate(reversed(parts)):
+            rest = rest - triangle[..., i, i + 1 + k] * known
+        parts.append(rest / triangle[..., i, i])
     return torch.stack(parts[::-1], dim=-1)
 
 

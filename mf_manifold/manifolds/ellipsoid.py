@@ -24,7 +24,8 @@ class Ellipsoid(StarShaped):
     r"""The surface ``sum_i (x_i / a_i)^2 = 1`` in R^D with semi-axes ``a``: an ellipse for D = 2.
 
     Its medial axis, where the closest point is not unique, lies in the hyperplane that the shortest axis is normal to. Inward
-    normals reach it at the distance ``a_min^2 sqrt(sum_i x_i^2 / a_i^4)``, before the centres of curvature; outside there is none.
+    normals reach it at the distance ``a_min^2 sqrt(sum_i x_i^2 / a_i^4)``, before the centres of curvature; there is
+    none outside.
 
     >>> import torch, mf_manifold as mf
     >>> ellipse = mf.manifolds.Ellipsoid([2.0, 1.0])
@@ -135,7 +136,7 @@ def _mean_root(weights: Sequence[float]) -> float:
     """
     step = 0.125
     v = torch.arange(-75.0, 75.0, step, dtype=torch.float64)
-    logs = sum(torch.log1p(2 * w * v.exp()) for w in weights) / 2
+    logs = torch.stack([torch.log1p(2 * w * v.exp()) for w in weights]).sum(0) / 2
     integral = float((-torch.expm1(-logs) * torch.exp(-v / 2)).sum()) * step / (2 * math.sqrt(math.pi))
     half = len(weights) / 2
     return integral / (math.sqrt(2) * math.exp(math.lgamma(half + 0.5) - math.lgamma(half)))

@@ -46,7 +46,7 @@ class EmbeddedManifold(geoopt.Manifold):  # type: ignore[misc]
 
     def parametrisation(self) -> Parametrisation:
         """Coordinates in a box that cover the manifold, where it is compact and such are known."""
-        raise NotImplementedError(f"{self.name} has no coordinates in a bounded box here, so nothing integrates over all of it.")
+        raise NotImplementedError(f"{self.name} has no coordinates in a bounded box here: nothing integrates over it.")
 
     def _check_point_on_manifold(
         self, x: Tensor, *, atol: float = 1e-5, rtol: float = 1e-5
@@ -168,7 +168,7 @@ def _(manifold: EmbeddedManifold, point_shape: Shape) -> float:
 
 
 def hypersurface_frame(normal: Tensor) -> Tensor:
-    """Orthonormal basis of the complement of unit vectors, by the reflection that exchanges them with an axis; -> (*B,D,D-1)."""
+    """Orthonormal basis of the complement of unit vectors, by a reflection that maps them to an axis; -> (*B,D,D-1)."""
     sphere, size = geoopt.Sphere(), normal.shape[-1]
     eye = torch.eye(size - 1, dtype=normal.dtype, device=normal.device)
     return geometry.from_coords(sphere, normal.unsqueeze(-2), eye.expand(*normal.shape[:-1], size - 1, size - 1)).mT

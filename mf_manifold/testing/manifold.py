@@ -64,7 +64,7 @@ def check_maps(manifold: geoopt.Manifold, point_shape: Shape, *, tolerance: floa
 
 
 def _demand_steps(manifold: geoopt.Manifold, point_shape: Shape, tolerance: float, seed: int) -> None:
-    """Without geodesics: orthonormal coordinates of tangent vectors, along which steps start, and points that projection keeps."""
+    """Without geodesics: orthonormal coordinates of tangent vectors, along which steps start."""
     x = random_points(manifold, point_shape, 16, seed)
     zero = torch.zeros(len(x), geometry.intrinsic_dim(manifold, point_shape), dtype=x.dtype)
     eye = torch.eye(zero.shape[1], dtype=x.dtype).expand(len(x), -1, -1)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import geometry
-from ..manifolds.product import Product, join, split
+from ..manifolds.product import join, split
 
 
 @singledispatch
@@ -36,8 +36,8 @@ def distance(manifold: geoopt.Manifold, x: Tensor, y: Tensor) -> Tensor:
     return geometry.dist(manifold, x, y)
 
 
-@has_geodesics.register(Product)
-def _(manifold: Product) -> bool:
+@has_geodesics.register(geoopt.ProductManifold)
+def _(manifold: geoopt.ProductManifold) -> bool:
     return all(has_geodesics(part) for part in manifold.manifolds)
 
 
@@ -46,19 +46,19 @@ def _(manifold: geoopt.Scaled) -> bool:
     return has_geodesics(manifold.base)
 
 
-@step.register(Product)
-def _(manifold: Product, x: Tensor, u: Tensor) -> Tensor:
+@step.register(geoopt.ProductManifold)
+def _(manifold: geoopt.ProductManifold, x: Tensor, u: Tensor) -> Tensor:
     parts = zip(manifold.manifolds, split(manifold, x), split(manifold, u), strict=True)
     return join([step(*part) for part in parts], manifold.shapes)
 
 
-@difference.register(Product)
-def _(manifold: Product, x: Tensor, y: Tensor) -> Tensor:
+@difference.register(geoopt.ProductManifold)
+def _(manifold: geoopt.ProductManifold, x: Tensor, y: Tensor) -> Tensor:
     parts = zip(manifold.manifolds, split(manifold, x), split(manifold, y), strict=True)
     return join([difference(*part) for part in parts], manifold.shapes)
 
 
-@distance.register(Product)
-def _(manifold: Product, x: Tensor, y: Tensor) -> Tensor:
+@distance.register(geoopt.ProductManifold)
+def _(manifold: geoopt.ProductManifold, x: Tensor, y: Tensor) -> Tensor:
     parts = zip(manifold.manifolds, split(manifold, x), split(manifold, y), strict=True)
     return torch.linalg.vector_norm(torch.stack([distance(*part) for part in parts], dim=-1), dim=-1)

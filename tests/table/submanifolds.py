@@ -7,7 +7,7 @@ from torch import Tensor
 
 import mf_manifold as mf
 
-from .common import F64, Case, Manifolds, case, covariance, real
+from .common import Case, Manifolds, case, covariance, real
 from .uniform import CHECKS
 
 ELLIPSE = mf.manifolds.Ellipsoid([2.0, 1.0])

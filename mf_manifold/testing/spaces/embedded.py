@@ -8,7 +8,6 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ... import geometry
 from ...geometry import Shape
 from ...manifolds.affine import AffineSubspace
 from ...manifolds.chart import ChartManifold
