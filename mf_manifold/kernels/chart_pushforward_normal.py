@@ -28,8 +28,8 @@ class PushforwardNormal(CoordinateNormal):
     .. math:: q(x) = \sum_{u : \phi(u) = x} N(u; \phi^{-1}(loc), \Sigma) \det(J(u)^T J(u))^{-1/2}
 
     The sum is over all coordinates of ``x``: those that differ by periods, and those that ``preimages`` lists. Periods are
-    summed by the series of the wrapped normal law (diagonal) or over a box of images that leaves out less than 1e-16 of the density
-    (full). The determinant comes from orthogonalised columns of ``J``, never from ``J^T J``.
+    summed by the series of the wrapped normal law (diagonal) or over a box of images that leaves out less than 1e-16 of the
+    density (full). The determinant comes from orthogonalised columns of ``J``, never from ``J^T J``.
 
     **Measure**: Hausdorff volume; ``chart`` is Lebesgue measure of the coordinates. **Exactness**: closed form, where the
     embedding repeats itself a convergent series.

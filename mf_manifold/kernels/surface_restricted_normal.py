@@ -83,7 +83,7 @@ class RestrictedNormal(AmbientNormal):
     def __init__(self, manifold: geoopt.Manifold, point_shape: Shape, covariance: str = "isotropic") -> None:
         super().__init__(manifold, point_shape, covariance)
         if self.dim > 2:
-            raise NotImplementedError(f"restricted_normal exists on curves and surfaces; {manifold.name} has dimension {self.dim}.")
+            raise NotImplementedError(f"restricted_normal is for curves and surfaces; {manifold.name} has dimension {self.dim}")
         lengths = self._lengths[0]
         # a network's components must stay affordable: of 2^14 nodes each, but where a factor 3 goes to correlations
         affordable = 3 * PER_SCALE * (math.prod(lengths) / 2**14) ** (1 / self.dim)
@@ -119,8 +119,8 @@ class RestrictedNormal(AmbientNormal):
         counts = [max(n, 32 + math.ceil(PER_SCALE * length / scale)) for n, length in zip(coarse, lengths, strict=True)]
         if math.prod(counts) > MAX_NODES:
             raise ValueError(
-                f"Expected scales whose grid on {self.manifold.name} has at most {MAX_NODES} nodes, got {math.prod(counts)} for "
-                f"the scale {scale:.2g}. For laws that narrow use projected_normal, radial_normal or pushforward_normal."
+                f"Expected scales whose grid on {self.manifold.name} has at most {MAX_NODES} nodes, got {math.prod(counts)} "
+                f"for the scale {scale:.2g}. For laws that narrow use projected_normal, radial_normal or pushforward_normal."
             )
         return counts
 

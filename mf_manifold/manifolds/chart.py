@@ -97,7 +97,7 @@ class ChartManifold(EmbeddedManifold):
         if self._coordinates is not None:
             return self._coordinates(x)
         with torch.no_grad():
-            flat = x.reshape(-1, self.ambient_dim)
+            flat = x.detach().reshape(-1, self.ambient_dim)
             starts = self._starts.to(x)
             nearest = torch.cdist(flat, self.embedding(starts)).argmin(-1)
             found = self._gauss_newton(flat, starts[nearest], SEARCH_STEPS).reshape(*x.shape[:-1], self.dim)
@@ -111,7 +111,7 @@ class ChartManifold(EmbeddedManifold):
     def closest(self, x: Tensor) -> Tensor:
         """The nearest point next to the one with the coordinates of ``x``."""
         with torch.no_grad():
-            flat = x.reshape(-1, self.ambient_dim)
+            flat = x.detach().reshape(-1, self.ambient_dim)
             found = self._gauss_newton(flat, self.coordinates(flat), POLISH_STEPS).reshape(*x.shape[:-1], self.dim)
         return self.embedding(self._newton_step(x, found))
 

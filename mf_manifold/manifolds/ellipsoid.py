@@ -18,6 +18,7 @@ from .embedded import Fibre, Parametrisation, reject
 from .star_shaped import StarShaped, direction
 
 NEWTON_STEPS = 60
+BLOCK = 2**13  # points whose roots are found at a time: what a step needs in between stays in the cache
 
 
 class Ellipsoid(StarShaped):
@@ -64,8 +65,8 @@ class Ellipsoid(StarShaped):
         tiny = torch.finfo(x.dtype).tiny ** 0.25
         safe = torch.where(scaled.abs() < tiny, torch.full_like(scaled, tiny), scaled)
         # x_i = ratio_i y_i / (ratio_i - 1 + s); the nearest point belongs to the only root s > 0
-        with torch.no_grad():
-            root = _secular_root(ratio, safe)
+        blocks = safe.detach().reshape(-1, self.ambient_dim).split(BLOCK)
+        root = torch.cat([_secular_root(ratio, block) for block in blocks]).reshape(x.shape[:-1])
         parts = ratio * safe / (ratio - 1 + root.unsqueeze(-1)).detach()
         slope = -2 * (parts.square() / (ratio - 1 + root.unsqueeze(-1))).sum(-1)
         root = root - (parts.square().sum(-1) - 1) / slope.detach()  # carries the derivative; its value is rounding
@@ -120,12 +121,15 @@ def _secular_root(ratio: Tensor, y: Tensor) -> Tensor:
         parts = (ratio * y / shifted).square()
         value = parts.sum(-1)
         low, high = torch.where(value >= 1, s, low), torch.where(value >= 1, high, s)
-        step = s + value * (value.sqrt() - 1) / (parts / shifted).sum(-1)
+        off = value.sqrt() - 1
+        step = s + value * off / (parts / shifted).sum(-1)
         inside = (step >= low) & (step <= high)
         new = torch.where(inside, step, (low + high) / 2)
-        if not s.is_meta and bool(((new - s).abs() <= 4 * torch.finfo(s.dtype).eps * s).all()):
-            return new
+        eps = 4 * torch.finfo(s.dtype).eps
+        settled = ((new - s).abs() <= eps * s) | (off.abs() <= eps)
         s = new
+        if not s.is_meta and bool(settled.all()):
+            break
     return s
 
 
