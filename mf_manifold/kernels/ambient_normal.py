@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from ..backends.pairs import by_blocks
 from ..geometry import Shape
 from ..kernel import Kernel, Params
 from .covariance import cholesky_logdet, covariance_from_raw, covariance_option, num_covariance_raw
@@ -91,9 +90,6 @@ class AmbientNormal(Kernel):
         if self.covariance == "isotropic":
             return loc + w["scale"].unsqueeze(-1) * noise
         return loc + (torch.linalg.cholesky(w["covariance_matrix"]) @ noise.unsqueeze(-1)).squeeze(-1)
-
-    def pairwise_log_prob(self, x: Tensor, w: Params) -> Tensor:
-        return by_blocks(lambda rows: self.log_prob(x[rows].unsqueeze(1), w), len(x), math.prod(self.batch_shape(w)), x)
 
     def centered(self, points: Tensor, scale: Tensor) -> Params:
         if self.covariance == "isotropic":

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from ..backends.bilinear import Bilinear
-from ..backends.pairs import bilinear_pairs
 from ..geometry import Shape
 from ..kernel import Params, register_kernel
 from ..manifolds.chart import ChartManifold
@@ -151,9 +150,6 @@ class RestrictedNormal(AmbientNormal):
     def _log_volume(self, counts: list[int]) -> float:
         rule = _grid_of(self, tuple(counts))
         return float(torch.logsumexp(rule.log_area + rule.log_size, 0))
-
-    def pairwise_log_prob(self, x: Tensor, w: Params) -> Tensor:
-        return bilinear_pairs(self.bilinear(x, w))
 
     def bilinear(self, x: Tensor, w: Params) -> Bilinear:
         w = self.expand(w, self.batch_shape(w))

@@ -129,14 +129,16 @@ class ChartManifold(EmbeddedManifold):
     def _gauss_newton(self, x: Tensor, u: Tensor, steps: int) -> Tensor:
         """Coordinates of the nearest points (N,D), from starts (N,d): steps halved while they lead away."""
         away, size = (x - self.embedding(u)).norm(dim=-1), torch.ones_like(x[:, 0])
+        eps = torch.finfo(u.dtype).eps
+        rounding = 8 * eps * (1 + x.norm(dim=-1))
         for _ in range(steps):
             move = least_squares(self.jacobian(u), x - self.embedding(u))
             trial = u + size.unsqueeze(-1) * move
             distance = (x - self.embedding(trial)).norm(dim=-1)
-            better = distance <= away
+            better = distance <= away + rounding
             u = torch.where(better.unsqueeze(-1), trial, u)
             away, size = torch.where(better, distance, away), torch.where(better, (2 * size).clamp_max(1), size / 2)
-            if not u.is_meta and bool((move.norm(dim=-1) <= 4 * torch.finfo(u.dtype).eps * (1 + u.norm(dim=-1))).all()):
+            if not u.is_meta and bool((move.norm(dim=-1) <= 64 * eps * (1 + u.norm(dim=-1))).all()):
                 break
         return u
 

@@ -92,7 +92,7 @@ def random_covariance(size: int, scale: float, condition: float) -> list[list[fl
 
 
 def spreads(size: int) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = [{"scale": s} for s in (1e-4, 0.05, 0.7, 20.0)]
+    found: list[dict[str, Any]] = [{"scale": s} for s in (1e-5, 1e-3, 0.05, 0.7, 20.0, 1e3)]
     found += [{"covariance_matrix": random_covariance(size, s, c)} for s, c in ((1e-3, 1e6), (0.3, 10.0))]
     return found
 
@@ -121,8 +121,10 @@ def projected_on_ellipsoid(axes: list[float], params: dict[str, Any], x: list[fl
     tangent = mp.eye(dim) - n * n.T
     shape = tangent * mp.diag([1 / mp.mpf(a) ** 2 for a in axes]) * tangent / size
 
+    curvatures = mp.eigsy(shape, eigvals_only=True)  # and a zero, for the normal
+
     def factor(t: Any) -> Any:
-        return mp.det(mp.eye(dim) + t * shape)
+        return mp.fprod(1 + t * k for k in curvatures)
 
     low = -p[shortest] / n[shortest]
     return line_integral(params, lambda t: p + t * n, factor, low, None)
@@ -159,13 +161,13 @@ def surfaces() -> None:
             params = {"loc": loc, **spread}
             add(manifold, "projected_normal", params, x, projected_on_ellipsoid(axes, params, x))
             add(manifold, "radial_normal", params, x, radial_on_ellipsoid(axes, params, x))
-    for dim in (8, 64):
+    for dim in (8, 20, 64):
         axes = [1.0 + (i % 3) for i in range(dim)]
         for scale, side in ((0.01, 1.0), (1.0, 1.0), (1.0, -1.0)):
             x = ellipsoid_point(axes, [RANDOM.gauss(0, 1) for _ in axes])
             params = {"loc": [side * v + 0.1 * scale * RANDOM.gauss(0, 1) for v in x], "scale": scale}
             add(Ellipsoid(axes), "radial_normal", params, x, radial_on_ellipsoid(axes, params, x))
-            if dim == 8:
+            if dim <= 20:
                 add(Ellipsoid(axes), "projected_normal", params, x, projected_on_ellipsoid(axes, params, x))
     for major, minor in ((2.0, 0.7), (1.0, 0.99)):
         for spread, angle in itertools.product(spreads(3), (0.4, 3.0)):
