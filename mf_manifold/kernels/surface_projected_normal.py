@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import geoopt
 import torch
 from torch import Tensor
 
@@ -54,9 +53,10 @@ class SurfaceProjectedNormal(AmbientNormal):
 
     exactness = "quadrature"
 
-    def __init__(self, manifold: geoopt.Manifold, point_shape: Shape, covariance: str = "isotropic") -> None:
-        super().__init__(manifold, point_shape, covariance)
-        self.has_rsample = manifold.continuous_projection
+    @property
+    def has_rsample(self) -> bool:  # type: ignore[override]
+        """Whether the closest point is continuous along almost every path."""
+        return bool(self.manifold.continuous_projection)
 
     def _log_prob(self, x: Tensor, w: Params) -> Tensor:
         fibre = self.manifold.fibre(x.double())
