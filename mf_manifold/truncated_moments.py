@@ -55,14 +55,14 @@ def log_truncated_moment(coefficients: Tensor, center: Tensor, width: Tensor, up
     mean = center / width
     end = torch.full_like(mean, math.inf) if upper is None else _in_widths(upper, width)
     low, high = _ends(mean, end, degree)
-    rule = _gauss(FEW if degree < 8 else MANY)
-    nodes, weights = (torch.tensor(row, dtype=mean.dtype, device=mean.device) for row in rule)
-    t = low.unsqueeze(-1) + (high - low).unsqueeze(-1) * nodes
-    exponent = -(t - mean.unsqueeze(-1)).square() / 2
-    top = exponent.detach().amax(-1, keepdim=True)
-    scaled = t * width.unsqueeze(-1)
-    value = coefficients[..., degree, None]
-    for k in range(degree - 1, -1, -1):
-        value = value * scaled + coefficients[..., k, None]
-    total = (value * torch.exp(exponent - top) * weights).sum(-1)
-    return total.log() + top.squeeze(-1) + ((high - low) * width).log()
+    span, powers = high - low, coefficients.unbind(-1)
+    top = -(torch.minimum(torch.maximum(mean, low), high) - mean).detach().square() / 2
+    total = torch.zeros_like(mean)
+    # node by node: a dimension of nodes would not fit the cache
+    for node, weight in zip(*_gauss(FEW if degree < 8 else MANY), strict=True):
+        t = low + span * node
+        value, scaled = powers[-1], t * width
+        for power in reversed(powers[:-1]):
+            value = value * scaled + power
+        total = total + weight * value * torch.exp(-(t - mean).square() / 2 - top)
+    return total.log() + top + (span * width).log()

@@ -21,7 +21,7 @@ class AffineProjectedNormal(AmbientNormal):
     .. math:: q(x) = N(B^T x; B^T loc, B^T \Sigma B)
 
     with orthonormal columns ``B``: a marginal of the normal law. What ``loc`` and :math:`\Sigma` say of directions across the
-    subspace has no effect.
+    subspace has no effect; :meth:`fit` has the sample mean, and the mean variance for those directions.
 
     **Measure**: Lebesgue measure of the subspace. **Exactness**: closed form.
 
@@ -82,3 +82,22 @@ class AffineProjectedNormal(AmbientNormal):
         white = torch.linalg.solve_triangular(theirs, (middle - center).unsqueeze(-1), upper=False)
         squares = solved.square().sum((-2, -1)) + white.square().sum((-2, -1)) - self.dim
         return squares / 2 + cholesky_logdet(theirs) - cholesky_logdet(own)
+
+    def fit(self, x: Tensor, weights: Tensor | None = None) -> Params:
+        v = self.manifold.coordinates(x.double())
+        share = torch.ones_like(v[:, 0]) if weights is None else weights.to(v)
+        share = (share / share.sum()).unsqueeze(-1)
+        middle = (share * v).sum(0)
+        apart = share.sqrt() * (v - middle)
+        variance = apart.square().sum() / self.dim
+        loc = self.manifold.from_coordinates(middle).to(x.dtype)
+        if not bool(variance > 0):
+            raise ValueError(f"Expected points that are not all equal to fit a spread, got {len(x)} equal ones.")
+        if self.covariance == "isotropic":
+            return {"loc": loc, "scale": variance.sqrt().to(x.dtype)}
+        basis = self.manifold.basis(v)
+        across = torch.eye(self.point_shape[0], dtype=v.dtype, device=v.device) - basis @ basis.mT
+        covariance = basis @ (apart.mT @ apart) @ basis.mT + variance * across
+        if int(torch.linalg.cholesky_ex(covariance).info) > 0:
+            raise ValueError(f"Expected more than {self.dim} points in general position to fit a covariance, got {len(x)}.")
+        return {"loc": loc, "covariance_matrix": covariance.to(x.dtype)}
