@@ -35,8 +35,8 @@ class SPDWrappedNormal(AffineInvariantKernel):
 
     **Measure**: Riemannian volume of the manifold's metric; the formula is by the affine-invariant one.
     **Exactness**: closed form, the exponential map has one inverse.
-    **Range**: scales from 1e-4 to 3, condition numbers of ``loc`` and points to 1e6. Samples with ``2 s sqrt(2 p) > log(1 / eps)``
-    can be singular to rounding.
+    **Range**: scales from 1e-4 to 3, condition numbers of ``loc`` and points to 1e6. Samples can be singular to
+    rounding where ``2 s sqrt(2 p) > log(1 / eps)``.
     **Mean**: Fréchet, ``loc`` (affine-invariant metric).
     **Sampler**: pathwise.
     **Fit**: maximum likelihood by L-BFGS steps in the tangent space of the Fréchet mean, with the spread that is best for each
