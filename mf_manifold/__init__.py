@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from .backends import mixture_log_prob
     from .checkpoint import load
     from .density import KernelDensity
-    from .distributions import KernelDistribution, distribution
+    from .distributions import KernelDistribution
+    from .factory import distribution
+    from .fitting import fit
     from .kernel import Kernel, kernel_for, register_kernel, registered_kernels
     from .marginal import MarginalFlow
     from .measure import Measure, log_ratio, measure_kinds, register_measure
@@ -28,7 +30,8 @@ _HOMES = {
     "MarginalFlow": "marginal",
     "Measure": "measure",
     "Mixture": "mixture",
-    "distribution": "distributions",
+    "distribution": "factory",
+    "fit": "fitting",
     "kernel_for": "kernel",
     "load": "checkpoint",
     "log_ratio": "measure",
@@ -49,6 +52,7 @@ __all__ = [
     "Mixture",
     "datasets",
     "distribution",
+    "fit",
     "geometry",
     "kernel_for",
     "kernels",

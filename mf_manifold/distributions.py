@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import geoopt
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints
+from torch.distributions.kl import register_kl
 
 from . import geometry
 from .geometry import Shape
-from .kernel import Kernel, OnManifold, Params, kernel_class_for, kernel_for
+from .kernel import Kernel, OnManifold, Params
 from .measure import Measure, log_ratio
 
 
@@ -115,8 +116,10 @@ class KernelDistribution(ManifoldDistribution):
         params: Params,
         measure: Measure | str | None = None,
         validate_args: bool | None = None,
+        batch_shape: Shape = (),
     ) -> None:
-        super().__init__(kernel, kernel.batch_shape(params), measure, validate_args)
+        shape = torch.broadcast_shapes(kernel.batch_shape(params), batch_shape)
+        super().__init__(kernel, shape, measure, validate_args)
         if self._validate_args:
             check_params(kernel, params)
         self.params = params
@@ -140,7 +143,8 @@ class KernelDistribution(ManifoldDistribution):
     def log_prob(self, value: Tensor, measure: Measure | str | None = None) -> Tensor:
         """Log density with respect to ``measure`` (default: the distribution's own); (*S,*B,*E) -> (*S,*B)."""
         self._check(value)
-        return self._to_measure(self.kernel.log_prob(value, self.params), value, measure)
+        log_q = self._to_measure(self.kernel.log_prob(value, self.params), value, measure)
+        return log_q if self.params else log_q.expand(torch.broadcast_shapes(log_q.shape, self.batch_shape))
 
     def rsample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:  # type: ignore[override]
         """Pathwise differentiable samples; -> (*sample_shape,*B,*E)."""
@@ -154,89 +158,47 @@ class KernelDistribution(ManifoldDistribution):
             return self._draw(sample_shape, generator)
 
     def _draw(self, sample_shape: Shape, generator: torch.Generator | None) -> Tensor:
-        w = self.kernel.expand(self.params, tuple(self.batch_shape))
-        return self.kernel.rsample(w, tuple(sample_shape), generator)
+        batch = tuple(self.batch_shape)
+        shape = tuple(sample_shape) if self.params else (*sample_shape, *batch)
+        return self.kernel.rsample(self.kernel.expand(self.params, batch), shape, generator)
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean, a point of the manifold; ``kernel.mean_kind`` says which: "frechet", or "extrinsic" (projected E X)."""
+        return self.kernel.mean(self.kernel.expand(self.params, tuple(self.batch_shape)))
+
+    def entropy(self, measure: Measure | str | None = None) -> Tensor:
+        """Differential entropy with respect to ``measure`` (default: the distribution's own), in nats; -> (*B)."""
+        target = self.measure if measure is None else as_measure(self.manifold, measure)
+        entropy = self.kernel.entropy(self.params)
+        entropy = entropy + self.kernel.mean_log_ratio(self.params, target.kind).to(entropy)
+        return entropy.expand(self.batch_shape)
+
+    def fit(self, x: Tensor, weights: Tensor | None = None) -> KernelDistribution:
+        """The distribution of this family with the largest likelihood for points (N,*E), see :func:`mf_manifold.fit`."""
+        from .fitting import fit_kernel
+
+        return fit_kernel(self.kernel, x, weights, self.measure)
 
     def expand(self, batch_shape: Shape, _instance: Any = None) -> KernelDistribution:  # type: ignore[override]
         """The same distribution with parameters expanded to ``batch_shape``."""
         params = self.kernel.expand(self.params, tuple(batch_shape))
-        return KernelDistribution(self.kernel, params, self.measure, validate_args=False)
+        new = KernelDistribution(self.kernel, params, self.measure, validate_args=False, batch_shape=tuple(batch_shape))
+        new._validate_args = self._validate_args
+        return new
 
     def __repr__(self) -> str:
         shapes = ", ".join(f"{k}: {tuple(v.shape)}" for k, v in self.params.items())
         return f"{self.kernel.name}({shapes}; {self.measure})"
 
 
-def _as_tensors(params: dict[str, Any], event_dims: Mapping[str, int]) -> Params:
-    like = [v for v in params.values() if isinstance(v, Tensor) and v.is_floating_point()]
-    dtype = like[0].dtype if like else torch.get_default_dtype()
-    device = like[0].device if like else None
-    out = {}
-    for name, value in params.items():
-        tensor = torch.as_tensor(value, dtype=None if isinstance(value, Tensor) else dtype, device=device)
-        tensor = tensor.as_subclass(torch.Tensor) if isinstance(tensor, geoopt.ManifoldTensor) else tensor
-        missing = event_dims[name] - tensor.ndim
-        out[name] = tensor.reshape((1,) * missing + tuple(tensor.shape)) if missing > 0 else tensor
-    return out
-
-
-Name = str | Sequence[str | None] | None
-
-
-def _product_with(manifold: geoopt.ProductManifold, name: Name, params: Mapping[str, Any]) -> Kernel:
-    names = [None] * manifold.n_manifolds if name is None or isinstance(name, str) else list(name)
-    if len(names) != manifold.n_manifolds:
-        raise ValueError(f"Expected a kernel name for each of {manifold.n_manifolds} parts, got {names}.")
-    parts = []
-    for i, (part, part_name) in enumerate(zip(manifold.manifolds, names, strict=True)):
-        own = {k.removesuffix(f"_{i}"): v for k, v in params.items() if k.endswith(f"_{i}")}
-        parts.append(_kernel_with(part, part_name, own))
-    options = [part.options for part in parts]
-    return kernel_for(
-        manifold, (manifold.n_elements,), "product", kernels=[part.name for part in parts], part_options=options
-    )
-
-
-def _kernel_with(manifold: geoopt.Manifold, name: Name, params: Mapping[str, Any]) -> Kernel:
-    """The kernel whose variant and point shape the keyword arguments imply."""
-    if isinstance(manifold, geoopt.ProductManifold):
-        return _product_with(manifold, name, params)
-    if name is not None and not isinstance(name, str):
-        raise ValueError(f"Expected one kernel name on {type(manifold).__name__}, got {list(name)}.")
-    if isinstance(manifold, geoopt.Scaled):
-        base = _kernel_with(manifold.base, name, params)
-        return kernel_for(manifold, base.point_shape, base.name, **base.options)
-    kernel_class = kernel_class_for(manifold, name)
-    options = kernel_class.options_for(set(params))
-    return kernel_class(manifold, kernel_class.infer_point_shape(manifold, params), **options)
-
-
-def distribution(
-    manifold: geoopt.Manifold,
-    name: Name = None,
-    *,
-    measure: Measure | str | None = None,
-    validate_args: bool | None = None,
-    **params: Any,
-) -> KernelDistribution:
-    """A distribution on a manifold by the name of its kernel, such as ``"wrapped_normal"`` on ``geoopt.Sphere()``.
-
-    **Measure**: the Riemannian volume of the manifold's metric, or the one named by ``measure``.
-
-    Args:
-        manifold: a geoopt manifold.
-        name: registry name, on products one for each part; None takes the manifold's default kernel.
-        measure: reference measure of ``log_prob``.
-        params: the kernel's parameters; numbers or tensors, broadcast over batch dimensions.
-
-    Raises:
-        ValueError: unknown kernel, wrong parameter names, values outside their domain, points off the manifold.
-
-    >>> import geoopt, torch, mf_manifold as mf
-    >>> d = mf.distribution(geoopt.Sphere(), "von_mises_fisher", loc=torch.tensor([0., 0., 1.]), concentration=50.0)
-    >>> d.log_prob(torch.tensor([0., 0., 1.])).exp()      # 50 / (2 pi) per unit of surface
-    tensor(7.9577)
-    """
-    kernel = _kernel_with(manifold, name, params)
-    check_names(kernel, params)
-    return KernelDistribution(kernel, _as_tensors(params, kernel.event_dims), measure, validate_args)
+@register_kl(KernelDistribution, KernelDistribution)  # type: ignore[untyped-decorator]
+def _kl(p: KernelDistribution, q: KernelDistribution) -> Tensor:
+    """Divergences do not depend on measures: ``torch.distributions.kl_divergence(p, q)``."""
+    if not geometry.same_manifold(p.manifold, q.manifold) or p.event_shape != q.event_shape:
+        raise ValueError(
+            f"Expected two distributions on one manifold, got {p.manifold.name} with points {tuple(p.event_shape)} and "
+            f"{q.manifold.name} with points {tuple(q.event_shape)}."
+        )
+    divergence = p.kernel.kl_divergence(p.params, q.kernel, q.params)
+    return divergence.expand(torch.broadcast_shapes(p.batch_shape, q.batch_shape))

@@ -18,6 +18,7 @@ from torch.distributions import constraints
 
 from . import geometry
 from .backends.bilinear import Bilinear
+from .backends.pairs import bilinear_pairs
 from .geometry import Shape
 from .measure import Measure, log_ratio
 
@@ -56,8 +57,11 @@ class Kernel(nn.Module):
     name: ClassVar[str]
     parameter_names: ClassVar[tuple[str, ...]]
     location: ClassVar[str] = "loc"  # the parameter that has the shape of a point
+    has_location: bool = True  # whether centered() makes bumps; the uniform law, for one, has none
     exactness: ClassVar[str] = "closed form"
     base_measure: ClassVar[str] = "riemannian"
+    mean_kind: str | None = None  # "frechet", or "extrinsic": the ambient mean projected to the manifold
+    antipodal: bool = False  # whether q(x) = q(-x) on a sphere
     has_rsample: bool = True
     max_scale: float = math.inf  # the largest that centered() accepts
     needs_double: bool = False  # whether a network should train in float64
@@ -134,13 +138,47 @@ class Kernel(nn.Module):
     def pairwise_log_prob(self, x: Tensor, w: Params) -> Tensor:
         """Log density of every point (N,*E) under every component (M,...); -> (N,M)."""
         form = self.bilinear(x, w)
-        if form is None:
-            return self.log_prob(x.unsqueeze(1), w)
-        return form.offset.unsqueeze(1) + (form.phi @ form.psi.mT + form.bias).to(x.dtype)
+        return self.log_prob(x.unsqueeze(1), w) if form is None else bilinear_pairs(form)
 
     def bilinear(self, x: Tensor, w: Params) -> Bilinear | None:
         """The form ``log q = offset(x) + bias(w) + phi(x).psi(w)`` for one matrix product, where the family has one."""
         return None
+
+    def mean(self, w: Params) -> Tensor:
+        """The mean, a point of the manifold; which of the means is said by ``mean_kind``; -> (*B,*E)."""
+        raise NotImplementedError(f"{self.name} on {self.manifold.name} has no mean in closed form; average samples instead.")
+
+    def entropy(self, w: Params) -> Tensor:
+        """Differential entropy ``-E log q`` with respect to the Riemannian volume, in nats; -> (*B)."""
+        raise NotImplementedError(
+            f"{self.name} on {self.manifold.name} has no entropy in closed form; average -log_prob over samples instead."
+        )
+
+    def mean_log_ratio(self, w: Params, kind: str) -> Tensor:
+        """``E log d kind / d riemannian (X)``, which turns entropies from one measure to the other; -> (*B) or ()."""
+        if kind == "riemannian":
+            return torch.zeros(())
+        if kind == "normalized":
+            return torch.tensor(-geometry.log_volume(self.manifold, self.point_shape), dtype=torch.float64)
+        raise NotImplementedError(
+            f"{self.name} on {self.manifold.name} has no entropy by the {kind} measure in closed form; "
+            "average -log_prob over samples instead."
+        )
+
+    def kl_divergence(self, w: Params, other: Kernel, v: Params) -> Tensor:
+        """Kullback-Leibler divergence from the law at ``w`` to that of another kernel at ``v``, in nats; -> (*B)."""
+        if other.name == "uniform":
+            return geometry.log_volume(self.manifold, self.point_shape) - self.entropy(w)
+        raise NotImplementedError(
+            f"The divergence from {self.name} to {other.name} has no closed form; "
+            "average p.log_prob(x) - q.log_prob(x) over samples x of p instead."
+        )
+
+    def fit(self, x: Tensor, weights: Tensor | None = None) -> Params:
+        """Parameters of largest (weighted) likelihood for points (N,*E) and weights (N); without batch dimensions."""
+        raise NotImplementedError(
+            f"{self.name} on {self.manifold.name} has no maximum-likelihood fit; use MarginalFlow or an optimiser of your own."
+        )
 
     @property
     def num_raw(self) -> int:

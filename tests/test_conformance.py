@@ -6,8 +6,12 @@ from types import SimpleNamespace
 
 import geoopt
 import pytest
-from cases import CASES, MANIFOLDS, SPD, Case
-from mutants import MANIFOLD_MUTANTS, Mutant, frobenius_for_lebesgue, mutants, reduce_without_weights
+from table import CASES, MANIFOLDS
+from table.common import SPD, Case
+from wrong import MUTANTS
+from wrong.common import Mutant
+from wrong.machinery import frobenius_for_lebesgue, reduce_without_weights
+from wrong.manifolds import MANIFOLD_MUTANTS
 
 import mf_manifold as mf
 from mf_manifold import backends, measure
@@ -18,8 +22,14 @@ def _check_id(name: str) -> str:
     return name.replace(" ", "_")
 
 
-@pytest.mark.parametrize("check", KERNEL_CHECKS, ids=_check_id)
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+PAIRS = [
+    pytest.param(case, check, id=f"{case.id}-{_check_id(check)}")
+    for case in CASES
+    for check in case.checks or KERNEL_CHECKS
+]
+
+
+@pytest.mark.parametrize(("case", "check"), PAIRS)
 def test_kernel(case: Case, check: str) -> None:
     check_kernel(case.kernel, case.params, only=[check], options=case.options)
 
@@ -45,7 +55,7 @@ def test_unknown_check_lists_the_known_ones() -> None:
         check_manifold(geoopt.Sphere(), (3,), options={"colour": {}})
 
 
-@pytest.mark.parametrize("mutant", mutants(), ids=lambda mutant: type(mutant.kernel).__name__)
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: type(mutant.kernel).__name__)
 def test_named_check_catches(mutant: Mutant) -> None:
     with pytest.raises(ConformanceError, match=f"{mutant.check} of {type(mutant.kernel).__name__}") as caught:
         check_kernel(mutant.kernel, mutant.params, only=[mutant.check])

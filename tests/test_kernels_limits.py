@@ -7,7 +7,7 @@ import math
 import geoopt
 import pytest
 import torch
-from cases import F64, SPD, SPD_LEM, SPHERE, TORUS, covariance, real, spd_matrix, unit_vector
+from table.common import F64, SPD, SPD_LEM, SPHERE, TORUS, covariance, real, spd_matrix, unit_vector
 from test_kernels_oracles import close
 from torch import Tensor
 

@@ -13,7 +13,7 @@ import scipy.integrate
 import scipy.special
 import scipy.stats
 import torch
-from cases import F64, PLANE, SPD, SPD_LEM, SPHERE, TORUS, covariance, real, spd_matrix, unit_vector
+from table.common import F64, PLANE, SPD, SPD_LEM, SPHERE, TORUS, covariance, real, spd_matrix, unit_vector
 from torch import Tensor
 
 import mf_manifold as mf

@@ -13,7 +13,8 @@ import geoopt
 import numpy as np
 import pytest
 import torch
-from cases import F64, MANIFOLDS, PLANE, SPD, SPD_LEM, SPHERE, TORUS, real, unit_vector
+from table import MANIFOLDS
+from table.common import F64, PLANE, SPD, SPD_LEM, SPHERE, TORUS, real, unit_vector
 from torch import Tensor
 
 import mf_manifold as mf

@@ -7,15 +7,15 @@ import math
 import geoopt
 import pytest
 import torch
-from cases import F64, MANIFOLDS, PLANE, SPD, SPD_LEM, SPHERE, TORUS, real, unit_vector
+from table import MANIFOLDS
+from table.common import F64, PLANE, SPD, SPD_LEM, SPHERE, TORUS, real, unit_vector
 from torch import Tensor
 
 import mf_manifold as mf
 from mf_manifold import measure
 from mf_manifold.linalg import congruence, log_det_spd, sum_log_sinhc_gaps, sym_eigvals
-from mf_manifold.testing import ConformanceError, check_measure, check_measures
+from mf_manifold.testing import ConformanceError, check_measure, check_measures, measure_coordinates
 from mf_manifold.testing.manifold import random_points
-from mf_manifold.testing.measures import COORDINATES
 
 
 def ratio(manifold: geoopt.Manifold, num: str, den: str, x: Tensor) -> Tensor:
@@ -26,7 +26,7 @@ def ratio(manifold: geoopt.Manifold, num: str, den: str, x: Tensor) -> Tensor:
 @pytest.mark.parametrize("metric", [SPD, SPD_LEM], ids=["AIM", "LEM"])
 @pytest.mark.parametrize("kind", ["lebesgue", "frobenius", "log_euclidean", "affine_invariant"])
 def test_spd_measure_is_the_jacobian_of_its_coordinates(p: int, metric: geoopt.Manifold, kind: str) -> None:
-    check_measure(metric, kind, random_points(metric, (p, p), 16, p), COORDINATES[type(SPD), kind])
+    check_measure(metric, kind, random_points(metric, (p, p), 16, p), measure_coordinates(metric)[kind])
 
 
 @pytest.mark.parametrize("p", [1, 2, 3, 5])

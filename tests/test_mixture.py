@@ -8,7 +8,8 @@ import math
 import geoopt
 import pytest
 import torch
-from cases import CASES, F64, SPD, SPHERE, TORUS, covariance, real
+from table import CASES
+from table.common import F64, SPD, SPHERE, TORUS, covariance, real
 from torch import Tensor
 
 import mf_manifold as mf
@@ -17,7 +18,7 @@ from mf_manifold.testing.density import generator_for
 from mf_manifold.testing.integrals import critical_z
 from mf_manifold.testing.structure import batch_with
 
-KERNELS = {type(case.kernel).__name__ + case.kernel.manifold.name: case for case in CASES}
+KERNELS = {type(case.kernel).__name__ + case.kernel.manifold.name: case for case in CASES if case.params}
 
 
 def fisher(n: int, concentration: float = 20.0, dtype: torch.dtype = F64) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ from . import (
     sphere_von_mises_fisher,
     sphere_wrapped_normal,
     torus_wrapped_normal,
+    uniform,
 )
 
 __all__ = [
@@ -20,4 +21,5 @@ __all__ = [
     "sphere_von_mises_fisher",
     "sphere_wrapped_normal",
     "torus_wrapped_normal",
+    "uniform",
 ]

@@ -57,6 +57,8 @@ class ProductKernel(Kernel):
         self.has_rsample = all(part.has_rsample for part in self.parts)
         self.needs_double = any(part.needs_double for part in self.parts)
         self.max_scale = min(part.max_scale for part in self.parts)
+        kinds = {part.mean_kind for part in self.parts}
+        self.mean_kind = kinds.pop() if len(kinds) == 1 else None if None in kinds else "extrinsic"
 
     @property
     def parts(self) -> list[Kernel]:
@@ -97,8 +99,34 @@ class ProductKernel(Kernel):
         return Bilinear(torch.cat(phi, dim=-1), torch.cat(psi, dim=-1), sum(bias), sum(offset))
 
     def rsample(self, w: Params, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
-        draws = [part.rsample(self._part(w, i), sample_shape, generator) for i, part in enumerate(self.parts)]
+        batch = tuple(self.batch_shape(w))
+        draws = []
+        for i, part in enumerate(self.parts):
+            own = part.expand(self._part(w, i), batch)
+            draws.append(part.rsample(own, sample_shape if own else (*sample_shape, *batch), generator))
         return join(draws, self.manifold.shapes)
+
+    def mean(self, w: Params) -> Tensor:
+        return join([part.mean(self._part(w, i)) for i, part in enumerate(self.parts)], self.manifold.shapes)
+
+    def _total(self, function: Callable[[Kernel, int], Tensor]) -> Tensor:
+        return torch.stack(torch.broadcast_tensors(*[function(part, i) for i, part in enumerate(self.parts)])).sum(0)
+
+    def entropy(self, w: Params) -> Tensor:
+        return self._total(lambda part, i: part.entropy(self._part(w, i)))
+
+    def mean_log_ratio(self, w: Params, kind: str) -> Tensor:
+        return self._total(lambda part, i: part.mean_log_ratio(self._part(w, i), kind))
+
+    def kl_divergence(self, w: Params, other: Kernel, v: Params) -> Tensor:
+        if not isinstance(other, ProductKernel):
+            return super().kl_divergence(w, other, v)
+        others = other.parts
+        return self._total(lambda part, i: part.kl_divergence(self._part(w, i), others[i], other._part(v, i)))
+
+    def fit(self, x: Tensor, weights: Tensor | None = None) -> Params:
+        values = zip(self.parts, split(self.manifold, x), strict=True)
+        return self._numbered([part.fit(value, weights) for part, value in values])
 
     def _numbered(self, parts: list[Params]) -> Params:
         return {f"{k}_{i}": v for i, part in enumerate(parts) for k, v in part.items()}

@@ -47,7 +47,8 @@ class ScaledKernel(Kernel):
         super().__init__(manifold, point_shape)
         self.base = kernel_for(manifold.base, point_shape, base, **(base_options or {}))
         self.has_rsample, self.needs_double = self.base.has_rsample, self.base.needs_double
-        self.max_scale = self.base.max_scale
+        self.max_scale, self.has_location = self.base.max_scale, self.base.has_location
+        self.antipodal, self.mean_kind = self.base.antipodal, self.base.mean_kind
 
     @property
     def options(self) -> dict[str, Any]:
@@ -77,8 +78,32 @@ class ScaledKernel(Kernel):
     def rsample(self, w: Params, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
         return self.base.rsample(w, sample_shape, generator)
 
+    def mean(self, w: Params) -> Tensor:
+        return self.base.mean(w)
+
+    def entropy(self, w: Params) -> Tensor:
+        entropy = self.base.entropy(w)
+        return entropy + self._shift(entropy)
+
+    def mean_log_ratio(self, w: Params, kind: str) -> Tensor:
+        ratio = self.base.mean_log_ratio(w, kind)
+        return ratio if kind == "riemannian" else ratio - self._shift(ratio)
+
+    def kl_divergence(self, w: Params, other: Kernel, v: Params) -> Tensor:
+        return self.base.kl_divergence(w, other.base if isinstance(other, ScaledKernel) else other, v)
+
+    def fit(self, x: Tensor, weights: Tensor | None = None) -> Params:
+        return self.base.fit(x, weights)
+
     def centered(self, points: Tensor, scale: Tensor) -> Params:
         return self.base.centered(points, scale)
+
+    @property
+    def num_raw(self) -> int:
+        return self.base.num_raw
+
+    def params(self, raw: Tensor) -> Params:
+        return self.base.params(raw)
 
     @property
     def num_raw_shape(self) -> int:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import geoopt
@@ -51,21 +52,51 @@ class Density:
 
 
 def kernel_density(kernel: Kernel, params: Params) -> Density:
-    """The density of one component in float64, around its location."""
+    """The density of one component in float64, around its location; an antipodal one folded to the hemisphere there."""
     w = to_dtype(params, torch.float64)
-    locations = [w[k].flatten() for k, c in kernel.param_constraints.items() if isinstance(c, OnManifold)]
-    return Density(
+    center = _location(kernel, w)
+    if center is None:
+        center = _middle(kernel.manifold, _detached(kernel, w, PILOT, generator_for(0)))
+    density = Density(
         kernel.manifold,
         kernel.point_shape,
         lambda x: kernel.log_prob(x, w),
         lambda n, generator: _detached(kernel, w, n, generator),
-        torch.cat(locations).reshape(kernel.point_shape),
+        center,
     )
+    return _folded(density) if kernel.antipodal else density
+
+
+def _location(kernel: Kernel, w: Params) -> Tensor | None:
+    """The parameter that is a point, of products all of them joined; None where there is none."""
+    located = {k: w[k].flatten() for k, c in kernel.param_constraints.items() if isinstance(c, OnManifold)}
+    if kernel.location in located:
+        return located[kernel.location].reshape(kernel.point_shape)
+    joined = torch.cat([*located.values(), torch.zeros(0, dtype=torch.float64)])
+    return joined.reshape(kernel.point_shape) if joined.numel() == math.prod(kernel.point_shape) else None
+
+
+def _folded(density: Density) -> Density:
+    """The law of the one of x and -x that is nearer to the centre: a single bump, which tangent coordinates can describe."""
+
+    def side(x: Tensor) -> Tensor:
+        return torch.where((x * density.center).sum(-1, keepdim=True) >= 0, 1.0, -1.0).to(x)
+
+    def sample(n: int, generator: torch.Generator) -> Tensor:
+        x = density.sample(n, generator)
+        return side(x) * x
+
+    def log_prob(x: Tensor) -> Tensor:
+        return torch.where(side(x).squeeze(-1) > 0, density.log_prob(x) + math.log(2), -math.inf)
+
+    return replace(density, sample=sample, log_prob=log_prob)
 
 
 def _detached(kernel: Kernel, w: Params, n: int, generator: torch.Generator) -> Tensor:
     with torch.no_grad():
-        return kernel.rsample(w, (n,), generator)
+        x = kernel.rsample(w, (n,), generator)
+    # a law without parameters draws in the default dtype
+    return x if x.dtype == torch.float64 else geometry.project(kernel.manifold, x.double())
 
 
 def distribution_density(dist: KernelDistribution | Mixture, seed: int) -> Density:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import singledispatch
 
 import geoopt
 import torch
@@ -12,7 +13,6 @@ from torch import Tensor
 from .. import geometry
 from ..distributions import KernelDistribution
 from ..kernel import Kernel, Params
-from ..linalg import congruence, svec, sym_inv_sqrtm, sym_logm
 from ..manifolds.product import split
 from ..measure import Measure, log_ratio, measure_kinds
 from .density import generator_for, kernel_density, to_dtype
@@ -41,23 +41,13 @@ def log_density_of_coordinates(manifold: geoopt.Manifold, x: Tensor, coordinates
     return torch.linalg.slogdet(jacobian(moved, zero)).logabsdet
 
 
-def _free_entries(x: Tensor, y: Tensor) -> Tensor:
-    rows, columns = torch.tril_indices(y.shape[-1], y.shape[-1], device=y.device)
-    return y[..., rows, columns]
+@singledispatch
+def measure_coordinates(manifold: geoopt.Manifold) -> Mapping[str, Coordinates]:
+    """Coordinates by kind of measure in which it is Lebesgue's; register them with the measures of your own manifold.
 
-
-def _whitened(x: Tensor, y: Tensor) -> Tensor:
-    return svec(sym_logm(congruence(sym_inv_sqrtm(x), y)))
-
-
-_SPD = geoopt.SymmetricPositiveDefinite
-COORDINATES: dict[tuple[type, str], Coordinates] = {
-    (_SPD, "lebesgue"): _free_entries,
-    (_SPD, "frobenius"): lambda x, y: svec(y),
-    (_SPD, "log_euclidean"): lambda x, y: svec(sym_logm(y)),
-    (_SPD, "affine_invariant"): _whitened,
-    (geoopt.Euclidean, "lebesgue"): lambda x, y: y.flatten(1),
-}
+    ``coordinates(x, y)`` (N,*E), (N,*E) -> (N,d) are those of ``y`` in a chart that may depend on ``x``.
+    """
+    return {}
 
 
 @named_check("measure")
@@ -111,7 +101,7 @@ def _log_density(manifold: geoopt.Manifold, kind: str, x: Tensor, coordinates: M
     if isinstance(manifold, geoopt.ProductManifold):
         parts = zip(manifold.manifolds, split(manifold, x), strict=True)
         return torch.stack([_log_density(part, kind, value, coordinates) for part, value in parts]).sum(0)
-    for cls in type(manifold).__mro__:
-        if (cls, kind) in COORDINATES:
-            return log_density_of_coordinates(manifold, x, COORDINATES[cls, kind])
+    known = measure_coordinates(manifold)
+    if kind in known:
+        return log_density_of_coordinates(manifold, x, known[kind])
     raise Broken(f"no coordinates are known in which {kind} is Lebesgue measure; pass coordinates={{{kind!r}: ...}}")

@@ -12,15 +12,10 @@ from torch.distributions import constraints
 from .. import geometry
 from ..kernel import Kernel, OnManifold, Params
 from ..linalg import sym_sqrtm, unsvec
-from ..manifolds import Torus
-from ..manifolds.product import join, split
 from .density import exp_coords
 
-MATRIX_CONSTRAINTS = (type(constraints.positive_definite), type(constraints.positive_semidefinite))
-
-
-def _is_matrix(constraint: constraints.Constraint) -> bool:
-    return isinstance(constraint, MATRIX_CONSTRAINTS)
+DEFINITE = (type(constraints.positive_definite), type(constraints.positive_semidefinite))
+SYMMETRIC = (type(constraints.symmetric), *DEFINITE)
 
 
 def num_deltas(kernel: Kernel, name: str, value: Tensor) -> int:
@@ -28,22 +23,25 @@ def num_deltas(kernel: Kernel, name: str, value: Tensor) -> int:
     constraint = kernel.param_constraints[name]
     if isinstance(constraint, OnManifold):
         return geometry.intrinsic_dim(constraint.manifold, constraint.point_shape)
-    return value.shape[-1] * (value.shape[-1] + 1) // 2 if _is_matrix(constraint) else value.numel()
+    return value.shape[-1] * (value.shape[-1] + 1) // 2 if isinstance(constraint, SYMMETRIC) else value.numel()
 
 
 def perturbed(kernel: Kernel, w: Params, deltas: Params, unit: float) -> Params:
     """The parameters ``w`` of one component, moved by ``deltas`` (N, coordinates); -> batch shape (N).
 
-    Points move along geodesics in steps of ``unit``, matrices S to ``S^(1/2) (1 + delta) S^(1/2)``, numbers by relative steps.
+    Points move along geodesics in steps of ``unit``, definite matrices S to ``S^(1/2) (1 + delta) S^(1/2)``, other symmetric
+    ones by steps relative to their largest entry, numbers by relative steps.
     """
     moved = {}
     for name, value in w.items():
         delta, constraint = deltas[name], kernel.param_constraints[name]
         if isinstance(constraint, OnManifold):
             moved[name] = exp_coords(constraint.manifold, value, unit * delta)
-        elif _is_matrix(constraint):
+        elif isinstance(constraint, DEFINITE):
             root = sym_sqrtm(value)
             moved[name] = value + root @ unsvec(delta) @ root
+        elif isinstance(constraint, SYMMETRIC):
+            moved[name] = value + value.abs().amax().clamp_min(1e-3) * unsvec(delta)
         else:
             size = torch.where(value == 0, torch.ones_like(value), value.abs())
             moved[name] = value + size * delta.reshape(-1, *value.shape)
@@ -65,33 +63,3 @@ def zero_deltas(kernel: Kernel, w: Params, count: int) -> Params:
 def special_points(manifold: geoopt.Manifold, center: Tensor) -> Tensor:
     """Points at which formulas degenerate: the centre, its cut locus, repeated eigenvalues; -> (K,*E)."""
     return center.unsqueeze(0)
-
-
-@special_points.register(geoopt.Sphere)
-def _(manifold: geoopt.Sphere, center: Tensor) -> Tensor:
-    return torch.stack([center, -center])
-
-
-@special_points.register(Torus)
-def _(manifold: Torus, center: Tensor) -> Tensor:
-    return torch.stack([center, center + torch.pi, center - torch.pi])
-
-
-@special_points.register(geoopt.SymmetricPositiveDefinite)
-def _(manifold: geoopt.SymmetricPositiveDefinite, center: Tensor) -> Tensor:
-    eye = torch.eye(center.shape[-1], dtype=center.dtype, device=center.device)
-    two = eye.clone()
-    two[0, 0] = 3.0
-    return torch.stack([center, 2 * center, eye, two])
-
-
-@special_points.register(geoopt.Scaled)
-def _(manifold: geoopt.Scaled, center: Tensor) -> Tensor:
-    return special_points(manifold.base, center)
-
-
-@special_points.register(geoopt.ProductManifold)
-def _(manifold: geoopt.ProductManifold, center: Tensor) -> Tensor:
-    parts = [special_points(m, c) for m, c in zip(manifold.manifolds, split(manifold, center), strict=True)]
-    count = max(len(p) for p in parts)
-    return join([p[torch.arange(count) % len(p)] for p in parts], manifold.shapes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import singledispatch
 from typing import NamedTuple
 
 import geoopt
@@ -11,11 +12,9 @@ import torch
 from torch import Tensor
 
 from .. import geometry
-from ..manifolds import Torus
 from .density import Density, Pilot, exp_coords, generator_for, pilot
 
 IMPORTANCE = 2**15
-AZIMUTHS = 64
 DEGREES_OF_FREEDOM = 8.0
 SINH_NODES = {1: 401, 2: 161, 3: 57}
 
@@ -41,40 +40,6 @@ def graded_nodes(end: float, panels: int, count: int) -> tuple[Tensor, Tensor]:
     edges = torch.tensor([0.0] + [end * 2.0**-k for k in range(panels - 1, -1, -1)], dtype=torch.float64)
     half, middle = edges.diff() / 2, (edges[1:] + edges[:-1]) / 2
     return (middle[:, None] + half[:, None] * nodes).flatten(), (half[:, None] * weights).flatten()
-
-
-def _directions(center: Tensor) -> tuple[Tensor, float]:
-    """Unit tangent vectors (K,D) over which a function is averaged, and the log area that each stands for."""
-    manifold, dim = geoopt.Sphere(), len(center) - 1
-    if dim == 1:
-        coords, area = torch.tensor([[1.0], [-1.0]], dtype=torch.float64), 1.0
-    elif dim == 2:
-        phi = 2 * math.pi * torch.arange(AZIMUTHS, dtype=torch.float64) / AZIMUTHS
-        coords, area = torch.stack([phi.cos(), phi.sin()], dim=-1), 2 * math.pi / AZIMUTHS
-    else:  # one direction stands for all of a zonal function
-        coords, area = torch.eye(dim, dtype=torch.float64)[:1], math.exp(geometry.log_volume(manifold, (dim,)))
-    return geometry.from_coords(manifold, center.expand(len(coords), -1), coords), math.log(area)
-
-
-def polar_rule(center: Tensor) -> Rule:
-    """Sphere S^d in polar coordinates: exact for d <= 2, and for zonal functions beyond.
-
-    The factor ``sin^(d-1)`` cancels the integrable singularities that wrapped normals have at ``center`` and opposite.
-    """
-    tau, weights = graded_nodes(math.pi / 2, 26, 20)
-    cosine, sine = torch.cat([tau.cos(), -tau.cos()]), torch.cat([tau.sin(), tau.sin()])
-    directions, log_area = _directions(center)
-    points = cosine[:, None, None] * center + sine[:, None, None] * directions
-    log_radial = weights.repeat(2).log() + (len(center) - 2) * sine.log() + log_area
-    return Rule(points.flatten(0, 1), log_radial.repeat_interleave(len(directions)))
-
-
-def torus_rule(center: Tensor) -> Rule:
-    """Tensor rule on T^1 and T^2, graded towards the centre."""
-    half, half_weights = graded_nodes(math.pi, *((24, 20) if len(center) == 1 else (12, 10)))
-    nodes, log_weights = torch.cat([-half.flip(0), half]), torch.cat([half_weights.flip(0), half_weights]).log()
-    grid = torch.cartesian_prod(*[nodes] * len(center)).reshape(-1, len(center))
-    return Rule(center + grid, torch.cartesian_prod(*[log_weights] * len(center)).reshape(len(grid), -1).sum(-1))
 
 
 def tangent_rule(density: Density, where: Pilot) -> Rule:
@@ -130,22 +95,19 @@ def is_zonal(density: Density, seed: int) -> bool:
     return bool((values.amax(1) - values.amin(1)).amax() < 1e-8)
 
 
+@singledispatch
+def exact_rule(manifold: geoopt.Manifold, density: Density, seed: int, mass_only: bool) -> Rule | None:
+    """A quadrature rule on ``manifold`` that is exact to rounding for the density, or None where there is none.
+
+    ``manifold`` is that of the density or, for a scaled one, its base. Register one for a manifold of your own.
+    """
+    return None
+
+
 def rule_for(density: Density, seed: int, mass_only: bool = False) -> Rule:
-    """The most exact rule that the manifold allows.
+    """The most exact rule that the manifold allows, importance sampling where there is none.
 
     ``mass_only`` promises that nothing but the density is integrated, which polar coordinates do on any sphere if it is zonal.
     """
-    base, log_scale = density.manifold, 0.0
-    while isinstance(base, geoopt.Scaled):
-        base, log_scale = base.base, log_scale + float(base.log_scale)
-    rule = None
-    if isinstance(base, geoopt.Sphere) and (density.dim <= 2 or (mass_only and is_zonal(density, seed))):
-        rule = polar_rule(density.center)
-    elif isinstance(base, Torus) and density.dim <= 2:
-        rule = torus_rule(density.center)
-    if rule is not None:
-        return rule._replace(log_weights=rule.log_weights + density.dim * log_scale)
-    where = pilot(density, seed)
-    if isinstance(base, geoopt.Euclidean | geoopt.SymmetricPositiveDefinite) and density.dim <= 3:
-        return tangent_rule(density, where)
-    return importance_rule(density, where, seed)
+    rule = exact_rule(density.manifold, density, seed, mass_only)
+    return importance_rule(density, pilot(density, seed), seed) if rule is None else rule

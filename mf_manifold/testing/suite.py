@@ -23,6 +23,7 @@ from .measures import check_measures
 from .mixtures import check_backends
 from .report import demand, named_check
 from .rules import rule_for
+from .statistics import check_statistics
 from .structure import check_device, check_dtypes, check_life_cycle, check_shapes
 from .symmetry import check_centered, check_invariance
 
@@ -37,6 +38,7 @@ KERNEL_CHECKS: dict[str, Callable[..., None]] = {
     "sampler": check_sampler,
     "neighbours": check_neighbours,
     "pathwise": check_pathwise,
+    "statistics": check_statistics,
     "centered": check_centered,
     "invariance": check_invariance,
     "backends": check_backends,

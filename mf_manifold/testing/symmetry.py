@@ -12,9 +12,6 @@ from torch import Tensor
 from .. import geometry
 from ..geometry import Shape
 from ..kernel import Kernel, Params
-from ..linalg import congruence
-from ..manifolds import Torus
-from ..manifolds.product import join, split
 from .density import generator_for, kernel_density, to_dtype
 from .report import demand, named_check
 from .structure import demand_close
@@ -33,42 +30,6 @@ def random_isometry(manifold: geoopt.Manifold, point_shape: Shape, generator: to
     raise NotImplementedError(f"random_isometry has no implementation for {type(manifold).__name__}; register one.")
 
 
-@random_isometry.register(geoopt.Sphere)
-def _(manifold: geoopt.Sphere, point_shape: Shape, generator: torch.Generator) -> Transform:
-    rotation = random_rotation(point_shape[0], generator)
-    return lambda x: x @ rotation.mT
-
-
-@random_isometry.register(Torus)
-def _(manifold: Torus, point_shape: Shape, generator: torch.Generator) -> Transform:
-    shift = 6 * torch.rand(point_shape, generator=generator, dtype=torch.float64) - 3
-    return lambda x: geometry.project(manifold, x + shift)
-
-
-@random_isometry.register(geoopt.SymmetricPositiveDefinite)
-def _(manifold: geoopt.SymmetricPositiveDefinite, point_shape: Shape, generator: torch.Generator) -> Transform:
-    rotation = random_rotation(point_shape[0], generator)
-    return lambda x: congruence(rotation, x)
-
-
-@random_isometry.register(geoopt.Euclidean)
-def _(manifold: geoopt.Euclidean, point_shape: Shape, generator: torch.Generator) -> Transform:
-    rotation = random_rotation(geometry.intrinsic_dim(manifold, point_shape), generator)
-    return lambda x: (x.flatten(x.ndim - len(point_shape)) @ rotation.mT).reshape(x.shape) + 1.5
-
-
-@random_isometry.register(geoopt.Scaled)
-def _(manifold: geoopt.Scaled, point_shape: Shape, generator: torch.Generator) -> Transform:
-    return random_isometry(manifold.base, point_shape, generator)
-
-
-@random_isometry.register(geoopt.ProductManifold)
-def _(manifold: geoopt.ProductManifold, point_shape: Shape, generator: torch.Generator) -> Transform:
-    parts = zip(manifold.manifolds, manifold.shapes, strict=True)
-    moves = [random_isometry(part, shape, generator) for part, shape in parts]
-    return lambda x: join([g(v) for g, v in zip(moves, split(manifold, x), strict=True)], manifold.shapes)
-
-
 @named_check("invariance")
 def check_invariance(
     kernel: Kernel,
@@ -84,6 +45,8 @@ def check_invariance(
     if transform is not None:
         w, (move, act) = to_dtype(params, torch.float64), transform
         demand_close(kernel.log_prob(move(x), act(w)), kernel.log_prob(x, w), "log_prob after the given transform", tolerance)
+    if not kernel.has_location:
+        return
     move, scale = random_isometry(kernel.manifold, kernel.point_shape, generator), 0.7 * torch.ones((), dtype=torch.float64)
     before = kernel.log_prob(x, kernel.centered(density.center, scale))
     after = kernel.log_prob(move(x), kernel.centered(move(density.center.unsqueeze(0)).squeeze(0), scale))
@@ -99,6 +62,8 @@ def check_centered(
     ``metric`` is the manifold whose distance is meant, by default the kernel's; a log-Euclidean normal on an affine-invariant
     manifold, for one, has its scale in the log-Euclidean metric.
     """
+    if not kernel.has_location:
+        return
     center, count = kernel_density(kernel, params).center, 4096
     w = kernel.centered(center, torch.tensor(scale, dtype=torch.float64))
     draws = kernel_density(kernel, w).sample(count, generator_for(seed))

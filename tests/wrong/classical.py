@@ -1,4 +1,4 @@
-"""Kernels that are wrong on purpose, with the mistakes that published code has made; ``mutants.py`` puts them to use."""
+"""Kernels that are wrong on purpose, with the mistakes that published code has made."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 
 import geoopt
 import torch
-from cases import real
+from table.common import PLANE, SPD, SPHERE, TORUS, real, spd_matrix, unit_vector
 from torch import Tensor
 
 from mf_manifold import geometry
 from mf_manifold.bessel import log_vmf_normalizer
 from mf_manifold.geometry import Shape
-from mf_manifold.kernel import Params
+from mf_manifold.kernel import Kernel, Params
 from mf_manifold.kernels.coordinate_normal import EuclideanNormal
 from mf_manifold.kernels.spd_log_normal import SPDLogNormal
 from mf_manifold.kernels.spd_wishart import SPDWishart
@@ -22,6 +22,7 @@ from mf_manifold.kernels.sphere_wrapped_normal import SphereWrappedNormal
 from mf_manifold.kernels.torus_wrapped_normal import TorusWrappedNormal
 from mf_manifold.manifolds.sphere import chord2
 from mf_manifold.special import log_sinhc, wishart_log_constant
+from wrong.common import Mutant
 
 
 def _gaussian(theta: Tensor, scale: Tensor, dim: int) -> Tensor:
@@ -217,3 +218,44 @@ class ShortBilinear(VonMisesFisher):
 
     def pairwise_log_prob(self, x: Tensor, w: Params) -> Tensor:
         return self.log_prob(x.unsqueeze(1), w)
+
+
+def _on_sphere(kernel: type[Kernel], scale: float, check: str) -> Mutant:
+    return Mutant(kernel(SPHERE, (3,)), {"loc": unit_vector(3), "scale": real(scale)}, check)
+
+
+def _on_spd(kernel: type[Kernel], check: str) -> Mutant:
+    return Mutant(kernel(SPD, (2, 2)), {"df": real(7.5), "covariance_matrix": spd_matrix(2)}, check)
+
+
+def _in_plane(kernel: type[Kernel], check: str) -> Mutant:
+    return Mutant(kernel(PLANE, (2,)), {"loc": real([1.0, -2.0]), "scale": real([0.7, 0.4])}, check)
+
+
+def mutants() -> list[Mutant]:
+    """All wrong kernels."""
+    fisher = {"loc": unit_vector(3), "concentration": real(5.0)}
+    angles, pair = real([1.0, -2.0]), torch.tensor([[0.5, 0.3], [0.3, 0.4]], dtype=torch.float64)
+    return [
+        _on_sphere(NoVolumeFactor, 0.5, "normalisation"),
+        _on_sphere(PrincipalBranch, 1.5, "normalisation"),
+        Mutant(OneTurnTorus(TORUS, (2,)), {"loc": angles, "scale": real([1.5, 0.5])}, "normalisation"),
+        Mutant(HyperbolicFactorOnSPD(SPD, (2, 2)), {"loc": spd_matrix(2), "scale": real([0.6])}, "normalisation"),
+        _on_spd(WishartWithoutRoots, "normalisation"),
+        _on_spd(WishartTraceConstant, "normalisation"),
+        Mutant(AmbientNormalizer(SPHERE, (3,)), fisher, "normalisation"),
+        _on_spd(WishartOneLess, "sampler"),
+        _on_sphere(WideSampler, 0.3, "sampler"),
+        Mutant(MirroredSampler(TORUS, (2,), "full"), {"loc": angles, "covariance_matrix": pair}, "neighbours"),
+        _on_sphere(ClampedDistance, 0.001, "dtypes"),
+        _in_plane(AlwaysDouble, "dtypes"),
+        _on_sphere(FrameDependent, 0.3, "invariance"),
+        _on_sphere(ArccosGradient, 0.3, "gradients"),
+        _on_sphere(DetachedScale, 0.3, "gradients"),
+        _on_sphere(DetachedLocation, 0.3, "pathwise"),
+        _in_plane(ForgetsTheDevice, "device"),
+        _in_plane(BroadcastsAway, "shapes"),
+        _in_plane(DeadParameter, "life cycle"),
+        _in_plane(VarianceForScale, "centered"),
+        Mutant(ShortBilinear(SPHERE, (3,)), fisher, "backends"),
+    ]

@@ -1,4 +1,4 @@
-"""Spheres whose geometry is wrong on purpose; ``mutants.py`` puts them to use."""
+"""Spheres whose geometry is wrong on purpose, each with the check that must catch it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 import geoopt
 import torch
-from cases import SPHERE
+from table.common import SPHERE
 from torch import Tensor
 
 from mf_manifold import geometry
@@ -66,3 +66,13 @@ def _(manifold: StretchedSphere, x: Tensor, v: Tensor) -> Tensor:
 @geometry.project.register(ScatteringSphere)
 def _(manifold: ScatteringSphere, x: Tensor) -> Tensor:
     return torch.nn.functional.normalize(x + 0.01, dim=-1)
+
+
+MANIFOLD_MUTANTS = {
+    ChordSphere: "maps",
+    StretchedSphere: "maps",
+    AmbientSphere: "volume",
+    HalfSphere: "volume",
+    ClampedSphere: "degenerate points",
+    ScatteringSphere: "points",
+}
