@@ -74,3 +74,22 @@ def mean_cosine(variances: Tensor) -> Tensor:
     logs = torch.log(1 + variances.double().unsqueeze(-2) / (2 * s.unsqueeze(-1))).sum(-1)
     terms = torch.exp(s - logs / 2)
     return (terms.real * weight).sum(-1) * math.sqrt(math.pi)
+
+
+def stereographic_means(variances: Tensor) -> tuple[Tensor, Tensor]:
+    """E 1 / (1 + |V|^2 / 4) and E log(1 + |V|^2 / 4) for V normal with these variances; (*B,d) -> (*B), (*B), float64.
+
+    Both are integrals of the Laplace transform of |V|^2 / 4, exact to rounding by the trapezoidal rule in the logarithm of
+    its argument. Differentiable.
+
+    >>> reciprocal, logarithm = stereographic_means(torch.full((2,), 2.0, dtype=torch.float64))
+    >>> round(reciprocal.item(), 9), round(logarithm.item(), 9)       # e E1(1), both: |V|^2 / 4 is exponential
+    (0.596347362, 0.596347362)
+    """
+    step = 0.2
+    y = step * torch.arange(-220, 21, dtype=torch.float64, device=variances.device)
+    u = y.exp()
+    log_transform = -torch.log1p(u.unsqueeze(-1) / 2 * variances.double().unsqueeze(-2)).sum(-1) / 2
+    reciprocal = step * (torch.exp(y - u + log_transform)).sum(-1)
+    logarithm = -step * (torch.exp(-u) * torch.expm1(log_transform)).sum(-1)
+    return reciprocal, logarithm
