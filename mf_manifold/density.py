@@ -44,7 +44,7 @@ class KernelDensity(nn.Module):
         kernel_options: constructor options of the kernel.
 
     Raises:
-        ValueError: fewer than 3 points, points off the manifold.
+        ValueError: fewer than 3 points, points off the manifold, a kernel without bumps such as the uniform law.
 
     Reference: Breiman, Meisel, Purcell (1977), Variable kernel estimates of multivariate densities, eq. (3).
 
@@ -69,6 +69,8 @@ class KernelDensity(nn.Module):
     ) -> None:
         super().__init__()
         self.kernel: Kernel = kernel_for(manifold, point_shape, kernel, **(kernel_options or {}))
+        if not self.kernel.has_location:
+            raise ValueError(f"Expected a kernel that makes a bump around each datum, got {self.kernel.name}, which has none.")
         if neighbors is not None and (not neighbors or min(neighbors) < 1):
             raise ValueError(f"Expected neighbors of at least one positive number, or None, got {neighbors}.")
         self.neighbors = None if neighbors is None else tuple(sorted(neighbors))

@@ -18,7 +18,7 @@ from torch.distributions import constraints
 
 from . import geometry
 from .backends.bilinear import Bilinear
-from .backends.pairs import bilinear_pairs
+from .backends.pairs import bilinear_pairs, by_blocks
 from .geometry import Shape
 from .measure import Measure, log_ratio
 
@@ -138,7 +138,10 @@ class Kernel(nn.Module):
     def pairwise_log_prob(self, x: Tensor, w: Params) -> Tensor:
         """Log density of every point (N,*E) under every component (M,...); -> (N,M)."""
         form = self.bilinear(x, w)
-        return self.log_prob(x.unsqueeze(1), w) if form is None else bilinear_pairs(form)
+        if form is not None:
+            return bilinear_pairs(form)
+        count = self.batch_shape(w)[0] if w else 1
+        return by_blocks(lambda rows: self.log_prob(x[rows].unsqueeze(1), w), len(x), count, x)
 
     def bilinear(self, x: Tensor, w: Params) -> Bilinear | None:
         """The form ``log q = offset(x) + bias(w) + phi(x).psi(w)`` for one matrix product, where the family has one."""
@@ -261,18 +264,23 @@ def _load_families() -> None:
     from . import kernels  # noqa: F401
 
 
+def kernel_families() -> list[tuple[str, type[Kernel], bool]]:
+    """Every registered family: the name of the manifold class, the kernel class, and whether it is the default there."""
+    _load_families()
+    rows = [(m.__name__, c, _DEFAULTS.get(m) == n) for m, kernels in _REGISTRY.items() for n, c in kernels.items()]
+    return sorted(rows, key=lambda row: (row[0], row[1].name))
+
+
 def registered_kernels() -> list[KernelInfo]:
     """Every registered kernel with its parameters, reference measure and exactness.
 
     >>> import mf_manifold as mf
-    >>> [k.name for k in mf.registered_kernels() if k.manifold == "Torus"]
-    ['wrapped_normal']
+    >>> [k.name for k in mf.registered_kernels() if k.manifold == "Euclidean"]
+    ['normal']
     """
-    _load_families()
     return [
-        KernelInfo(m.__name__, n, _DEFAULTS.get(m) == n, c.parameter_names, c.base_measure, c.exactness)
-        for m, kernels in _REGISTRY.items()
-        for n, c in kernels.items()
+        KernelInfo(manifold, c.name, default, c.parameter_names, c.base_measure, c.exactness)
+        for manifold, c, default in kernel_families()
     ]
 
 

@@ -132,3 +132,8 @@ def test_fitting_again_forgets_the_first_data() -> None:
     kde = mf.KernelDensity(SPHERE, (3,)).fit(von_mises_fisher_sample(300), progress=False)
     kde.fit(von_mises_fisher_sample(50, seed=4), progress=False, max_seconds=0.0)
     assert kde.mixture.n_components == 50
+
+
+def test_kernels_without_bumps_are_refused() -> None:
+    with pytest.raises(ValueError, match="a bump around each datum, got uniform"):
+        mf.KernelDensity(geoopt.Sphere(), (3,), "uniform")

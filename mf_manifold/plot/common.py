@@ -96,7 +96,7 @@ def affordable(mixture: Mixture, finest: int, count: int) -> int:
 
     A kernel that is no matrix product (see ``Kernel.bilinear``) costs 1 to 2 orders of magnitude more per pair.
     """
-    like = mixture.params[mixture.kernel.location][:1]
+    like = mixture.sample((1,))
     slow = mixture.kernel.bilinear(like, {k: v[:1] for k, v in mixture.params.items()}) is None
     pairs = float(count) * mixture.n_components * (4 if slow else 0.3)
     return int(finest * min(1.0, (PAIRS / pairs) ** 0.5))
