@@ -62,7 +62,7 @@ class SphericalCauchy(ZonalKernel):
 
     def __init__(self, manifold: geoopt.Manifold, point_shape: Shape) -> None:
         super().__init__(manifold, point_shape)
-        # Wilson and Hilferty's approximation of the median of a chi variate, right within 1.5 % for d = 1 and better beyond
+        # Wilson and Hilferty's approximation of the median of a chi variate, right within 2 % for d = 1 and better beyond
         self._median = math.sqrt(self.dim) * (1 - 2 / (9 * self.dim)) ** 1.5
         self.max_scale = math.pi / 2 / self._median
         self.log_scale_range = (-7.0, math.log(self.max_scale))

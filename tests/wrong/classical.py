@@ -91,7 +91,7 @@ class ClampedDistance(SphereWrappedNormal):
     def _log_prob(self, x: Tensor, w: Params) -> Tensor:
         distance = geoopt.Sphere().dist(x, w["loc"])
         near2 = (2 * (distance / 2).sin()).square()
-        return self._isotropic(near2, 4 - near2, w["scale"])
+        return self._from_chords(near2, 4 - near2, w["scale"].pow(-2), *self._terms(self._spread(w))).to(x.dtype)
 
 
 class AmbientNormalizer(VonMisesFisher):
@@ -130,8 +130,7 @@ class FrameDependent(SphereWrappedNormal):
 
     def _log_prob(self, x: Tensor, w: Params) -> Tensor:
         tangent = self._tangent(w)
-        near2, far2 = chord2(x, w["loc"]), chord2(x, -w["loc"])
-        return self._wind(near2, far2, *self._tangent_precision(x, tangent, near2 > far2))
+        return SphereWrappedNormal(self.manifold, self.point_shape, "full").log_prob(x, tangent)
 
     def pairwise_log_prob(self, x: Tensor, w: Params) -> Tensor:
         return self.log_prob(x.unsqueeze(1), w)
@@ -146,7 +145,8 @@ class ArccosGradient(SphereWrappedNormal):
 
     def _log_prob(self, x: Tensor, w: Params) -> Tensor:
         theta = torch.arccos((x * w["loc"]).sum(-1).clamp(-1, 1))
-        return self._isotropic((2 * (theta / 2).sin()).square(), (2 * (theta / 2).cos()).square(), w["scale"])
+        near2, far2 = (2 * (theta / 2).sin()).square(), (2 * (theta / 2).cos()).square()
+        return self._from_chords(near2, far2, w["scale"].pow(-2), *self._terms(self._spread(w)))
 
 
 class DetachedScale(SphereWrappedNormal):
