@@ -18,6 +18,7 @@ from .tangent_normal import Spread, TangentKernel
 from .zonal import unit
 
 _NODES = 256
+MAX_CONDITION = 1e6
 
 
 class _Shape(NamedTuple):
@@ -51,13 +52,14 @@ class Kent(TangentKernel):
     normal law in the equal-area plane, where the von Mises-Fisher law is a truncated normal one; no gradients.
 
     Entropy and divergence are by the same quadrature. The fit maximises the likelihood by Newton's method from a moment
-    estimate.
+    estimate; where it grows until :math:`2\beta` reaches :math:`\kappa`, as for points with two modes, the condition number
+    of the result is capped at 1e6.
 
     Shapes: ``loc`` (*B,3), ``covariance_matrix`` (*B,3,3).
 
     Raises:
-        ValueError: points that are not of S^2; a tangent covariance that is not positive definite; a fit to data for which
-            :math:`2\beta` reaches :math:`\kappa` or all points lie on a circle.
+        ValueError: points that are not of S^2; a tangent covariance that is not positive definite; a fit to
+            points that lie on a circle.
 
     References:
         Kent (1982), The Fisher-Bingham distribution on the sphere, J. R. Statist. Soc. B 44, 71-80, eqs. (1.1) and (2.3).
@@ -97,7 +99,7 @@ class Kent(TangentKernel):
     def rsample(self, w: Params, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
         spread = self._spread(w)
         shape, axes = _shape(spread), torch.linalg.eigh(spread.tangent).eigenvectors.to(w["loc"].dtype)
-        flat = [t.expand(*sample_shape, *spread.variance.shape).reshape(-1) for t in (*shape, *_envelope(shape))]
+        flat = [t.expand((*sample_shape, *spread.variance.shape)).reshape(-1) for t in (*shape, *_envelope(shape))]
 
         def propose(rows: Tensor) -> tuple[Tensor, Tensor]:
             _, beta2, precision, flatness, center, narrowing = (t[rows] for t in flat)
@@ -151,17 +153,12 @@ class Kent(TangentKernel):
             return -_mean_energy(state["loc"], matrix, mean, second) - log_norm
 
         best = climb(value, self._moved, start, 5)
-        precision = best["precision"]
-        values = torch.linalg.eigvalsh(precision)
-        if not bool(values[0] > 1e-5 * values[1]):
-            raise ValueError(
-                "Expected points with one mode: the likelihood of the Kent law grows until 2 beta reaches kappa; "
-                "a Bingham or a mixture of laws may describe them."
-            )
-        tangent = geometry.from_coords(self.manifold, best["loc"], torch.eye(2, dtype=a.dtype, device=a.device))
-        covariance = tangent.mT @ torch.linalg.inv(precision) @ tangent
-        complete = covariance + covariance.trace() / 2 * best["loc"].unsqueeze(-1) * best["loc"]
-        return {"loc": best["loc"].to(x.dtype), "covariance_matrix": complete.to(x.dtype)}
+        loc, (values, axes) = best["loc"], torch.linalg.eigh(best["precision"])
+        axes = axes.mT @ geometry.from_coords(self.manifold, loc, torch.eye(2, dtype=a.dtype, device=a.device))
+        variances = 1 / torch.maximum(values, values[1] / MAX_CONDITION)
+        # completed along loc, so that it is positive definite
+        covariance = (axes.mT * variances) @ axes + variances.mean() * loc.unsqueeze(-1) * loc
+        return {"loc": loc.to(x.dtype), "covariance_matrix": covariance.to(x.dtype)}
 
     def _moved(self, state: Params, delta: Tensor) -> Params:
         """The state moved by standard deviations of loc and by relative changes of the precision, in frames that turn along."""
