@@ -55,8 +55,10 @@ def climb(value: Callable[[Params], Tensor], move: Callable[[Params, Tensor], Pa
         step = axes @ ((axes.mT @ slope.detach()) / size)
         gain = float(slope.detach() @ step)
         step = step / max(1.0, float(step.norm()))
-        better = (state if gain < 1e-15 else None) or _uphill(value, move, state, step, float(top))
-        if better is None or better is state:
+        if gain < 1e-10:  # one step of quadratic convergence from the end
+            return move(state, step) if float(value(move(state, step))) >= float(top) else state
+        better = _uphill(value, move, state, step, float(top))
+        if better is None:
             return state
         state = better
     return state

@@ -52,8 +52,8 @@ class Kent(TangentKernel):
     normal law in the equal-area plane, where the von Mises-Fisher law is a truncated normal one; no gradients.
 
     Entropy and divergence are by the same quadrature. The fit maximises the likelihood by Newton's method from a moment
-    estimate; where it grows until :math:`2\beta` reaches :math:`\kappa`, as for points with two modes, the condition number
-    of the result is capped at 1e6.
+    estimate; where it grows until :math:`2\beta` reaches :math:`\kappa`, as for points with two modes, the result is next to
+    that border, its condition number 1e6 at most.
 
     Shapes: ``loc`` (*B,3), ``covariance_matrix`` (*B,3,3).
 

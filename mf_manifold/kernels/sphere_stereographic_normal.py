@@ -81,13 +81,15 @@ class StereographicNormal(TangentKernel):
 
     def fit(self, x: Tensor, weights: Tensor | None = None) -> Params:
         points, a = weighted(x, weights)
-        loc = best_location(self.manifold, lambda loc: self._profile(points, a, loc), mean_direction(points, a))
-        spread, rank = self._moments(points, a, loc)
+        start = mean_direction(points, a)
+        rank = self._moments(points, a, start)[1]
         if rank < self.dim if self.covariance == "full" else rank == 0:
             raise ValueError(
                 f"Expected points that determine a covariance in {self.dim} directions, got {len(x)} that span {rank}; "
                 "more points, or equal variances in all directions (covariance='isotropic'), have a maximum."
             )
+        loc = best_location(self.manifold, lambda loc: self._profile(points, a, loc), start)
+        spread = self._moments(points, a, loc)[0]
         if self.covariance == "isotropic":
             return {"loc": loc.to(x.dtype), "scale": (spread.trace() / self.dim).sqrt().to(x.dtype)}
         # completed along loc, so that it is positive definite
@@ -106,9 +108,9 @@ class StereographicNormal(TangentKernel):
     def _profile(self, points: Tensor, a: Tensor, loc: Tensor) -> Tensor:
         """Mean log likelihood at loc, up to a constant, with the best covariance for it."""
         near2, far2 = chords(points, loc)
-        moments, rank = self._moments(points, a, loc)
-        if self.covariance == "isotropic" or rank < self.dim:
-            half_log_det = self.dim / 2 * torch.log(moments.diagonal().sum() + 1e-300)
+        moments = self._moments(points, a, loc)[0]
+        if self.covariance == "isotropic":
+            half_log_det = self.dim / 2 * torch.log(moments.diagonal().sum())
         else:
             variance = moments.diagonal().sum() / self.dim
             complete = moments + variance * loc.unsqueeze(-1) * loc
