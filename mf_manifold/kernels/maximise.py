@@ -44,7 +44,7 @@ def climb(value: Callable[[Params], Tensor], move: Callable[[Params, Tensor], Pa
     Negative curvature counts by its size, so that every step leads uphill.
     """
     state, zero = start, torch.zeros(dim, dtype=torch.float64, device=start["loc"].device)
-    for _ in range(100):
+    for _ in range(40):
         here = zero.clone().requires_grad_()
         with torch.enable_grad():
             top = value(move(state, here))

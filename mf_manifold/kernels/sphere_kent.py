@@ -14,7 +14,7 @@ from ..geometry import Shape
 from ..kernel import Kernel, Params, register_kernel
 from .maximise import climb, mean_direction, weighted
 from .rejection import accepted
-from .tangent_normal import Spread, TangentKernel
+from .tangent_normal import Spread, TangentKernel, precision_matrix
 from .zonal import unit
 
 _NODES = 256
@@ -58,11 +58,11 @@ class Kent(TangentKernel):
     Shapes: ``loc`` (*B,3), ``covariance_matrix`` (*B,3,3).
 
     Raises:
-        ValueError: points that are not of S^2; a tangent covariance that is not positive definite; a fit to
-            points that lie on a circle.
+        ValueError: points that are not of S^2; a tangent covariance that is not positive definite; a fit to points
+            that lie on a circle.
 
     References:
-        Kent (1982), The Fisher-Bingham distribution on the sphere, J. R. Statist. Soc. B 44, 71-80, eqs. (1.1) and (2.3).
+        Kent (1982), The Fisher-Bingham distribution on the sphere, J. R. Statist. Soc. B 44, 71-80.
 
     >>> import geoopt, torch, mf_manifold as mf
     >>> loc = torch.tensor([0., 0., 1.], dtype=torch.float64)
@@ -132,7 +132,9 @@ class Kent(TangentKernel):
         """-E log q_v(X) for X of the law w."""
         mean, second = _moments(unit(w["loc"]), self._spread(w))
         spread = self._spread(v)
-        return _mean_energy(unit(v["loc"]), _precision(unit(v["loc"]), spread), mean, second) + _log_normalizer(_shape(spread))
+        return _mean_energy(unit(v["loc"]), precision_matrix(unit(v["loc"]), spread), mean, second) + _log_normalizer(
+            _shape(spread)
+        )
 
     def fit(self, x: Tensor, weights: Tensor | None = None) -> Params:
         points, a = weighted(x, weights)
@@ -190,7 +192,8 @@ def _nodes(shape: _Shape) -> tuple[Tensor, Tensor, Tensor]:
     wide = (kappa - 2 * beta).clamp_min(1e-12 * kappa)
     lowest = -26.0 - (1 + wide).log() / 2 - (1 + kappa).log() / 2
     longest = torch.minimum(30 / (wide + 1e-300), (30 / (beta + 1e-300)).sqrt())
-    highest = torch.where(longest < 1, torch.log(longest.clamp_max(1) / (2 - longest.clamp_max(1))), torch.full_like(wide, 30.0))
+    end = longest.clamp_max(1.0)
+    highest = torch.where(longest < 1, torch.log(end / (2 - end)), torch.full_like(wide, 30.0))
     step = (highest - lowest) / (_NODES - 1)
     t = lowest.unsqueeze(-1) + step.unsqueeze(-1) * torch.arange(_NODES, dtype=wide.dtype, device=wide.device)
     depth, sine2 = 2 * torch.sigmoid(t), 4 * torch.sigmoid(t) * torch.sigmoid(-t)
@@ -236,12 +239,6 @@ def _moments(loc: Tensor, spread: Spread) -> tuple[Tensor, Tensor]:
     cosine2 = 1 - 2 * round_part
     second = second + cosine2[..., None, None] * loc.unsqueeze(-1) * loc.unsqueeze(-2)
     return (1 - (weight * depth).sum(-1)).unsqueeze(-1) * loc, second
-
-
-def _precision(loc: Tensor, spread: Spread) -> Tensor:
-    assert spread.factor is not None
-    along = loc.unsqueeze(-1) * loc.unsqueeze(-2) / spread.variance[..., None, None]
-    return torch.cholesky_inverse(spread.factor) - along
 
 
 def _mean_energy(loc: Tensor, precision: Tensor, mean: Tensor, second: Tensor) -> Tensor:

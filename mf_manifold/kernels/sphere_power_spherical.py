@@ -66,6 +66,9 @@ class PowerSpherical(ZonalKernel):
         log_q = kappa * torch.where(close, by_near, by_far) + log_norm
         return torch.where(empty & (kappa > 0), torch.full_like(log_q, -math.inf), log_q)
 
+    def _slope(self, width: Tensor) -> Tensor:
+        return width / 4
+
     def rsample(self, w: Params, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
         loc = w["loc"].expand(*sample_shape, *w["loc"].shape)
         kappa = w["concentration"].expand(loc.shape[:-1])

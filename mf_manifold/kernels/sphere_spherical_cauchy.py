@@ -21,7 +21,7 @@ MIN_SCALE = 1e-8
 
 @register_kernel(geoopt.Sphere, "spherical_cauchy")
 class SphericalCauchy(ZonalKernel):
-    r"""Image of the uniform law under a Moebius map of the sphere: heavy tails, closed form, pathwise; on S^1 the wrapped Cauchy.
+    r"""Image of the uniform law under a Moebius map of the sphere: heavy tails, pathwise samples; on S^1 the wrapped Cauchy.
 
     .. math:: q(x) = \frac{1}{A_d} \Big(\frac{s}{s^2 \cos^2(\theta/2) + \sin^2(\theta/2)}\Big)^d, \quad
               \theta = \angle(loc, x), \quad A_d = \mathrm{area}(S^d).
@@ -77,6 +77,9 @@ class SphericalCauchy(ZonalKernel):
     def _from_chords(self, near2: Tensor, far2: Tensor, *shape: Tensor) -> Tensor:
         scale2, log_norm = shape
         return log_norm - self.dim * torch.log((scale2 * far2 + near2) / 4)
+
+    def _slope(self, width: Tensor) -> Tensor:
+        return self.dim / (4 * width.square())
 
     def rsample(self, w: Params, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
         shape = (*sample_shape, *w["loc"].shape)

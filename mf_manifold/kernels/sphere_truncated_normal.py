@@ -1,4 +1,4 @@
-"""Truncated normal on the sphere S^d: a normal law in the tangent space at ``loc``, cut off where geodesics stop being shortest."""
+"""Truncated normal on the sphere S^d: a normal law in the tangent space at ``loc``, cut off at the antipode."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class TruncatedNormal(TangentKernel):
     ``covariance="isotropic"`` has :math:`\Sigma = scale^2 I` and :math:`P = P(d/2, \pi^2 / (2\, scale^2))`, the regularised
     incomplete gamma function. ``covariance="full"`` takes an ambient ``covariance_matrix`` S (D,D), of which the tangent part
     ``P S P`` with ``P = I - loc loc^T`` is :math:`\Sigma`; S may be tangent already. This is what is often called a wrapped
-    normal, made to integrate to one: without the division, a sixth of the mass is missing on S^9 for a scale of 0.8.
+    normal, made to integrate to one: without the division, 8 % of the mass is missing on S^9 for a scale of 0.8.
 
     For d >= 2 the density is unbounded at the antipode: angles within eps of pi are evaluated as eps away. The likelihood is
     unbounded too, with ``loc`` opposite a datum, so that there is no fit.
@@ -40,8 +40,9 @@ class TruncatedNormal(TangentKernel):
     **Measure**: surface of the unit sphere. **Exactness**: closed form for isotropic laws; for full ones P is a contour
     integral, exact to rounding. **Range**: scales from 1e-4 to 20 radians, covariances with condition numbers up to 1e6,
     dimensions up to 63. **Mean**: Fréchet, ``loc``, where the geodesics to X average out: E log_loc X = E V = 0. For laws so
-    wide that most mass is beyond the equator, the mean squared distance is stationary there but not least. **Sampler**: exact, rejection from a normal law that is narrowed to the
-    ball, which accepts with a probability of about (3 + 3 d)^(-1/2) or more at any scale; pathwise for isotropic laws.
+    wide that most mass is beyond the equator, the mean squared distance is stationary there but not least. **Sampler**: exact,
+    rejection from a normal law that is narrowed to the ball, which accepts at least 37 % on S^2 and 7 % on S^63 whatever the
+    scale; pathwise for isotropic laws.
 
     Shapes: ``loc`` (*B,D), ``scale`` (*B) in (0, 20], ``covariance_matrix`` (*B,D,D).
 
@@ -58,14 +59,15 @@ class TruncatedNormal(TangentKernel):
     0.570069
     """
 
+    exactness = "quadrature"
     mean_kind = "frechet"
     log_scale_range = (-7.0, 0.5)
     max_scale = MAX_SCALE
 
-    def __init__(self, manifold: geoopt.Manifold, point_shape: Shape, covariance: str | None = None) -> None:
-        super().__init__(manifold, point_shape, covariance)
-        self.has_rsample = self.covariance == "isotropic"
-        self.exactness = "closed form" if self.has_rsample else "quadrature"  # type: ignore[misc]
+    @property
+    def has_rsample(self) -> bool:  # type: ignore[override]
+        """Whether samples are pathwise differentiable: those of isotropic laws."""
+        return self.covariance == "isotropic"
 
     def _terms(self, spread: Spread) -> tuple[Any, ...]:
         if largest_scale(spread) > MAX_SCALE:

@@ -15,6 +15,7 @@ from ..geometry import Shape
 from ..kernel import Kernel, OnManifold, Params, register_kernel
 from ..manifolds.sphere import chord2
 from .maximise import mean_direction, root, weighted
+from .rejection import accepted
 from .zonal import around, unit
 
 MAX_CONCENTRATION = 1e10
@@ -57,9 +58,10 @@ class VonMisesFisher(Kernel):
     mean_kind = "frechet"
     log_scale_range = (-7.0, 1.5)
 
-    def __init__(self, manifold: geoopt.Manifold, point_shape: Shape) -> None:
-        super().__init__(manifold, point_shape)
-        self.has_rsample = self.point_shape[0] == 3
+    @property
+    def has_rsample(self) -> bool:  # type: ignore[override]
+        """Whether samples are pathwise differentiable: those on S^2."""
+        return self.point_shape[0] == 3
 
     @property
     def event_shapes(self) -> Mapping[str, Shape]:
@@ -67,7 +69,10 @@ class VonMisesFisher(Kernel):
 
     @property
     def param_constraints(self) -> Mapping[str, constraints.Constraint]:
-        return {"loc": OnManifold(self.manifold, self.point_shape), "concentration": constraints.interval(0.0, MAX_CONCENTRATION)}
+        return {
+            "loc": OnManifold(self.manifold, self.point_shape),
+            "concentration": constraints.interval(0.0, MAX_CONCENTRATION),
+        }
 
     def _log_prob(self, x: Tensor, w: Params) -> Tensor:
         kappa = w["concentration"].double()
@@ -140,23 +145,21 @@ def _inverse_cdf(kappa: Tensor, generator: torch.Generator | None) -> Tensor:
 def _wood(kappa: Tensor, dim: int, generator: torch.Generator | None) -> Tensor:
     """1 - cos(angle) on S^dim for concentrations (N), by rejection from a beta envelope (Wood 1994).
 
-    The form is one that does not cancel at large kappa.
+    In float64 and in terms of depths, so that nothing cancels at large kappa: as Wood writes it, the acceptance has an error of
+    kappa roundings.
     """
-    b = dim / (2 * kappa + torch.sqrt(4 * kappa.square() + dim**2))
-    x0 = (1 - b) / (1 + b)
-    bound = kappa * x0 + dim * torch.log(4 * b / (1 + b).square())
-    result = torch.empty_like(kappa)
-    todo = torch.ones_like(kappa, dtype=torch.bool)
-    while bool(todo.any()):
-        envelope, limit = b[todo], bound[todo]
+    wide = kappa.detach().double()
+    b = dim / (2 * wide + torch.sqrt(4 * wide.square() + dim**2))
+    middle = 2 * b / (1 + b)  # the depth at which the envelope touches
+
+    def propose(rows: Tensor) -> tuple[Tensor, Tensor]:
+        envelope, touch = b[rows], middle[rows]
         half = torch.full_like(envelope, dim / 2)
         g1, g2 = (torch._standard_gamma(half, generator=generator) for _ in range(2))
         z = g1 / (g1 + g2)
         depth = 2 * envelope * z / (1 - (1 - envelope) * z)
-        u = torch.rand(z.shape, generator=generator, dtype=z.dtype, device=z.device)
-        level = kappa[todo] * (1 - depth) + dim * torch.log1p(-x0[todo] * (1 - depth)) - limit
-        accept = level >= torch.log(u)
-        chosen = todo.nonzero().squeeze(1)[accept]
-        result[chosen] = depth[accept]
-        todo[chosen] = False
-    return result
+        # (1 - x0 (1 - depth)) / (1 - x0^2) for x0 = 1 - touch
+        ratio = (touch + (1 - touch) * depth) / (touch * (2 - touch))
+        return depth, wide[rows] * (touch - depth) + dim * torch.log(ratio)
+
+    return accepted(propose, wide, generator).to(kappa.dtype)

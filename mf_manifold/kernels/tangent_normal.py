@@ -15,10 +15,7 @@ from ..geometry import Shape
 from ..kernel import Kernel, OnManifold, Params
 from ..linalg import svec, sym_eigvals
 from .covariance import cholesky_logdet, covariance_from_raw, covariance_option, num_covariance_raw
-from .zonal import chord_blocks, chords, unit
-
-# Largest error, in nats, of a quadratic form multiplied out into one matrix product.
-TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-10}
+from .zonal import chord_blocks, chords, largest, product_suffices, unit
 
 
 class Spread(NamedTuple):
@@ -84,13 +81,13 @@ class TangentKernel(Kernel):
     def pairwise_log_prob(self, x: Tensor, w: Params) -> Tensor:
         w = self.expand(w, self.batch_shape(w))
         loc, spread = unit(w["loc"]), self._spread(w)
+        matrix = None if spread.factor is None else precision_matrix(loc, spread)
+        if not product_suffices(spread.variance.reciprocal() if matrix is None else matrix.abs(), x.dtype):
+            return super().pairwise_log_prob(x, w)
         terms = [t.to(x.dtype) if isinstance(t, Tensor) else t for t in self._terms(spread)]
-        if spread.factor is None:
+        if matrix is None:
             precision = spread.variance.reciprocal().to(x.dtype)
             return chord_blocks(lambda rows, a, b: self._from_chords(a, b, precision, *terms), unit(x), loc, x)
-        matrix = torch.cholesky_inverse(spread.factor) - _outer(loc) / spread.variance[:, None, None]
-        if 4 * torch.finfo(torch.float64).eps * largest(matrix.abs()) > TOLERANCE[x.dtype]:
-            return super().pairwise_log_prob(x, w)
         phi, psi, variance = svec(_outer(unit(x))), svec(matrix).mT, spread.variance.to(x.dtype)
 
         def block(rows: slice, near2: Tensor, far2: Tensor) -> Tensor:
@@ -158,9 +155,10 @@ def _outer(x: Tensor) -> Tensor:
     return x.unsqueeze(-1) * x.unsqueeze(-2)
 
 
-def largest(value: Tensor) -> float:
-    """Largest entry, read once a call to choose a formula; 1 where there is none to read."""
-    return 1.0 if value.is_meta or value.numel() == 0 else float(value.detach().amax())
+def precision_matrix(loc: Tensor, spread: Spread) -> Tensor:
+    """The inverse of the covariance in the tangent space, which annihilates loc; (*B,D,D)."""
+    assert spread.factor is not None
+    return torch.cholesky_inverse(spread.factor) - _outer(loc) / spread.variance[..., None, None]
 
 
 def largest_scale(spread: Spread) -> float:

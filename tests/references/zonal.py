@@ -185,7 +185,10 @@ def tangential(loc: list[float], largest: float, condition: float, seed: int, al
     while len(basis) <= d:
         basis.append(orthogonal([mp.mpf(rng.gauss(0, 1)) for _ in loc], basis))
     values = [along * largest, *(largest * condition ** (-i / mp.mpf(max(d - 1, 1))) for i in range(d))]
-    return [[float(mp.fsum(v * b[i] * b[j] for v, b in zip(values, basis, strict=True))) for j in range(d + 1)] for i in range(d + 1)]
+    return [
+        [float(mp.fsum(v * b[i] * b[j] for v, b in zip(values, basis, strict=True))) for j in range(d + 1)]
+        for i in range(d + 1)
+    ]
 
 
 LAWS = {f.__name__: f for f in (power_spherical, spherical_cauchy, stereographic_normal, truncated_normal, kent)}

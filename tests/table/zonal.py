@@ -32,7 +32,9 @@ def rows() -> list[Case]:
     """Narrow, typical and wide laws from the circle up."""
     return [
         *_zonal("power_spherical", "concentration", {2: (3.0,), 3: (0.0, 20.0, 1e6), 4: (2.0,), 16: (100.0,)}),
-        *_zonal("spherical_cauchy", "scale", {2: (0.3,), 3: (1e-3, 0.2, 0.9), 4: (0.3,), 10: (0.5,)}, centered={"median": True}),
+        *_zonal(
+            "spherical_cauchy", "scale", {2: (0.3,), 3: (1e-3, 0.2, 0.9), 4: (0.3,), 10: (0.5,)}, centered={"median": True}
+        ),
         *_zonal("stereographic_normal", "scale", {2: (1.5,), 3: (1e-3, 0.3, 1.2), 16: (0.2,)}),
         *_full("stereographic_normal", {3: (0.5,), 4: (0.4,)}),
         *_zonal("truncated_normal", "scale", {2: (3.0,), 3: (1e-3, 0.5, 2.0), 10: (0.5,)}),

@@ -20,7 +20,6 @@ from mf_manifold.kernels.spd_wishart import SPDWishart
 from mf_manifold.kernels.sphere_von_mises_fisher import VonMisesFisher
 from mf_manifold.kernels.sphere_wrapped_normal import SphereWrappedNormal
 from mf_manifold.kernels.torus_wrapped_normal import TorusWrappedNormal
-from mf_manifold.manifolds.sphere import chord2
 from mf_manifold.special import log_sinhc, wishart_log_constant
 from wrong.common import Mutant
 
