@@ -2,8 +2,14 @@
 
 from . import (
     coordinate_normal,
+    correlation_lkj,
+    correlation_partial_normal,
+    frames_angular_central_gaussian,
+    grassmann_gnomonic_normal,
     product,
     scaled,
+    simplex_dirichlet,
+    simplex_logistic_normal,
     spd_log_normal,
     spd_riemannian_normal,
     spd_wishart,
@@ -15,14 +21,22 @@ from . import (
     sphere_truncated_normal,
     sphere_von_mises_fisher,
     sphere_wrapped_normal,
+    stiefel_cayley_normal,
+    stiefel_langevin,
     torus_wrapped_normal,
     uniform,
 )
 
 __all__ = [
     "coordinate_normal",
+    "correlation_lkj",
+    "correlation_partial_normal",
+    "frames_angular_central_gaussian",
+    "grassmann_gnomonic_normal",
     "product",
     "scaled",
+    "simplex_dirichlet",
+    "simplex_logistic_normal",
     "spd_log_normal",
     "spd_riemannian_normal",
     "spd_wishart",
@@ -34,6 +48,8 @@ __all__ = [
     "sphere_truncated_normal",
     "sphere_von_mises_fisher",
     "sphere_wrapped_normal",
+    "stiefel_cayley_normal",
+    "stiefel_langevin",
     "torus_wrapped_normal",
     "uniform",
 ]

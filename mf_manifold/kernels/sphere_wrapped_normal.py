@@ -84,6 +84,9 @@ class SphereWrappedNormal(TangentKernel):
             raise ValueError(f"Expected scales up to {MAX_SCALE} radians on the sphere, got {max_scale:.3g}.")
         return spread.half_log_det + self.dim / 2 * math.log(2 * math.pi), max_scale
 
+    def _forgets_direction(self, terms: tuple[Any, ...]) -> bool:
+        return windings(terms[1], self.dim, torch.float64) == 0  # windings arrive at loc from every direction
+
     def _from_chords(self, near2: Tensor, far2: Tensor, along: Tensor, *terms: Any) -> Tensor:
         """Sum over windings. Angle and sine come from both chords, which keeps their digits at loc and at the antipode."""
         log_norm, max_scale = terms

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
+from ..backends.pairs import by_blocks
 from ..geometry import Shape
 from ..kernel import Kernel, OnManifold, Params
 from ..linalg import svec, sym_eigvals
@@ -68,34 +69,46 @@ class TangentKernel(Kernel):
         """What the density needs besides the pair's numbers, computed once in float64."""
         raise NotImplementedError
 
+    def _forgets_direction(self, terms: tuple[Any, ...]) -> bool:
+        """Whether the density close to loc depends on the precision along the geodesic only by its product with the angle."""
+        return True
+
     def _from_chords(self, near2: Tensor, far2: Tensor, along: Tensor, *terms: Any) -> Tensor:
         """Log density from squared chords, the precision along the geodesic and the result of :meth:`_terms`."""
         raise NotImplementedError
 
     def _log_prob(self, x: Tensor, w: Params) -> Tensor:
-        point, loc, spread = unit(x), unit(w["loc"]), self._spread(w)
-        near2, far2 = chords(point, loc)
-        along = _precision_along(point, loc, near2 > far2, spread)
-        return self._from_chords(near2, far2, along, *self._terms(spread)).to(x.dtype)
+        spread = self._spread(w)
+        return self._directly(unit(x), unit(w["loc"]), spread, self._terms(spread)).to(x.dtype)
+
+    def _directly(self, x: Tensor, loc: Tensor, spread: Spread, terms: tuple[Any, ...]) -> Tensor:
+        """Log density at unit vectors by differences from loc."""
+        near2, far2 = chords(x, loc)
+        return self._from_chords(near2, far2, _precision_along(x, loc, near2 > far2, spread), *terms)
 
     def pairwise_log_prob(self, x: Tensor, w: Params) -> Tensor:
         w = self.expand(w, self.batch_shape(w))
         loc, spread = unit(w["loc"]), self._spread(w)
         matrix = None if spread.factor is None else precision_matrix(loc, spread)
-        if not product_suffices(spread.variance.reciprocal() if matrix is None else matrix.abs(), x.dtype):
-            return super().pairwise_log_prob(x, w)
-        terms = [t.to(x.dtype) if isinstance(t, Tensor) else t for t in self._terms(spread)]
+        point, exact = unit(x), self._terms(spread)
+        slope = spread.variance.reciprocal() if matrix is None else matrix.abs()
+        if not product_suffices(slope, x.dtype) or not (matrix is None or self._forgets_direction(exact)):
+            tall = point.unsqueeze(1)
+            return by_blocks(lambda rows: self._directly(tall[rows], loc, spread, exact).to(x.dtype), len(x), len(loc), x)
+        terms = [t.to(x.dtype) if isinstance(t, Tensor) else t for t in exact]
         if matrix is None:
             precision = spread.variance.reciprocal().to(x.dtype)
-            return chord_blocks(lambda rows, a, b: self._from_chords(a, b, precision, *terms), unit(x), loc, x)
-        phi, psi, variance = svec(_outer(unit(x))), svec(matrix).mT, spread.variance.to(x.dtype)
+            return chord_blocks(lambda rows, a, b: self._from_chords(a, b, precision, *terms), point, loc, x)
+        phi, psi, variance = svec(_outer(point)), svec(matrix).mT, spread.variance.to(x.dtype)
+        # next to loc the quotient is rounding noise, which the angle multiplies away unless it is negative or huge
+        low, high = 1 / (self.dim * variance), matrix.diagonal(dim1=-2, dim2=-1).sum(-1).to(x.dtype)
 
         def block(rows: slice, near2: Tensor, far2: Tensor) -> Tensor:
             # x' B x = sin^2 u' B u, because B annihilates loc
             along = _ratio((phi[rows] @ psi).to(x.dtype), near2 * far2 / 4, variance)
-            return self._from_chords(near2, far2, along, *terms)
+            return self._from_chords(near2, far2, torch.clamp(along, low, high), *terms)
 
-        return chord_blocks(block, unit(x), loc, x)
+        return chord_blocks(block, point, loc, x)
 
     def _spread(self, w: Params) -> Spread:
         if self.covariance == "isotropic":
