@@ -1,6 +1,8 @@
 """Kernels: one family a file, registered when imported here."""
 
 from . import (
+    affine_normal,
+    chart_pushforward_normal,
     coordinate_normal,
     correlation_lkj,
     correlation_partial_normal,
@@ -21,13 +23,18 @@ from . import (
     sphere_truncated_normal,
     sphere_von_mises_fisher,
     sphere_wrapped_normal,
+    star_shaped_radial_normal,
     stiefel_cayley_normal,
     stiefel_langevin,
+    surface_projected_normal,
+    surface_restricted_normal,
     torus_wrapped_normal,
     uniform,
 )
 
 __all__ = [
+    "affine_normal",
+    "chart_pushforward_normal",
     "coordinate_normal",
     "correlation_lkj",
     "correlation_partial_normal",
@@ -48,8 +55,11 @@ __all__ = [
     "sphere_truncated_normal",
     "sphere_von_mises_fisher",
     "sphere_wrapped_normal",
+    "star_shaped_radial_normal",
     "stiefel_cayley_normal",
     "stiefel_langevin",
+    "surface_projected_normal",
+    "surface_restricted_normal",
     "torus_wrapped_normal",
     "uniform",
 ]

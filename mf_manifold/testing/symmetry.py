@@ -11,8 +11,9 @@ from torch import Tensor
 
 from ..geometry import Shape
 from ..kernel import Kernel, Params
-from .density import generator_for, kernel_density, separation, to_dtype
+from .density import generator_for, kernel_density, to_dtype
 from .report import demand, named_check
+from .steps import distance
 from .structure import demand_close
 
 Transform = Callable[[Tensor], Tensor]
@@ -74,7 +75,7 @@ def check_centered(
     w = kernel.centered(center, torch.tensor(scale, dtype=torch.float64))
     draws = kernel_density(kernel, w).sample(count, generator_for(seed))
     demand(bool(torch.isfinite(kernel.log_prob(center, w))), "log_prob at the centre is not finite")
-    distance2, d = separation(metric or kernel.manifold, draws, center).square(), kernel.dim
+    distance2, d = distance(metric or kernel.manifold, draws, center).square(), kernel.dim
     if median:  # of a chi-square law, within 3 % (Wilson and Hilferty)
         ratio, what = float(distance2.median()) / (d * (1 - 2 / (9 * d)) ** 3 * scale**2), "median squared distance is"
     else:
