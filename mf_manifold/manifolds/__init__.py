@@ -31,6 +31,8 @@ def from_config(config: dict[str, Any]) -> geoopt.Manifold:
 
 
 from . import euclidean, product, scaled, spd, sphere  # noqa: E402, F401
+from .special_orthogonal import SpecialOrthogonal  # noqa: E402
 from .torus import Torus  # noqa: E402
+from .unit_quaternions import UnitQuaternions  # noqa: E402
 
-__all__ = ["Torus", "from_config", "register_config"]
+__all__ = ["SpecialOrthogonal", "Torus", "UnitQuaternions", "from_config", "register_config"]
