@@ -1,0 +1,65 @@
+"""Rotations: SO(n), quaternions, poses."""
+
+from __future__ import annotations
+
+import geoopt
+import torch
+from torch import Tensor
+
+import mf_manifold as mf
+from mf_manifold.testing.density import generator_for
+
+from .common import F64, PLANE, Case, Manifolds, case, covariance, real
+
+ROTATIONS, QUATERNIONS = mf.manifolds.SpecialOrthogonal(), mf.manifolds.UnitQuaternions()
+
+
+def rotation(size: int) -> Tensor:
+    """A rotation in general position."""
+    return mf.geometry.sample_uniform(ROTATIONS, (size, size), generator=generator_for(size), dtype=F64)
+
+
+def quaternion() -> Tensor:
+    """A unit quaternion in general position."""
+    return mf.geometry.sample_uniform(QUATERNIONS, (4,), generator=generator_for(4), dtype=F64)
+
+
+def _bumps() -> list[Case]:
+    rows = []
+    for kernel, places in {
+        "wrapped_normal": ((3, 0.001), (3, 0.4), (3, 1.6), (2, 0.7)),
+        "cayley_normal": ((3, 0.01), (3, 0.8), (2, 0.5), (4, 0.3)),
+    }.items():
+        for n, s in places:
+            rows.append(case(f"so{n}-{kernel}_{s:g}", ROTATIONS, kernel, {"loc": rotation(n), "scale": real(s)}))
+    for kernel, places in {
+        "wrapped_normal": ((3, 0.05), (3, 0.9)),
+        "cayley_normal": ((3, 0.6), (4, 0.1), (5, 0.3)),
+    }.items():
+        for n, s in places:
+            full = {"loc": rotation(n), "covariance_matrix": covariance(n * (n - 1) // 2, s)}
+            rows.append(case(f"so{n}-{kernel}_full_{s:g}", ROTATIONS, kernel, full))
+    for s in (0.005, 0.7, 2.5):
+        rows.append(case(f"so3-isotropic_normal_{s:g}", ROTATIONS, "isotropic_normal", {"loc": rotation(3), "scale": real(s)}))
+    return rows
+
+
+def _quaternion_rows() -> list[Case]:
+    bump = {"loc": quaternion(), "scale": real(0.5)}
+    return [case(f"quaternions-{name}", QUATERNIONS, name, bump) for name in ("wrapped_normal", "isotropic_normal", "cayley_normal")]
+
+
+def rows() -> list[Case]:
+    """Narrow, typical and wide laws on SO(2) to SO(5), on quaternions, and of poses."""
+    poses = geoopt.ProductManifold((ROTATIONS, (3, 3)), (PLANE, 3))
+    pose = {"loc_0": rotation(3), "scale_0": real(0.3), "loc_1": real([1.0, 2.0, 3.0]), "scale_1": real([0.5])}
+    return [*_bumps(), *_quaternion_rows(), case("poses-product", poses, ("isotropic_normal", None), pose)]
+
+
+def manifolds() -> Manifolds:
+    """SO(2) to SO(5), quaternions, poses."""
+    return {
+        **{f"so{n}": (ROTATIONS, (n, n)) for n in (2, 3, 4, 5)},
+        "quaternions": (QUATERNIONS, (4,)),
+        "so3xeuclidean3": (geoopt.ProductManifold((ROTATIONS, (3, 3)), (PLANE, 3)), (12,)),
+    }
