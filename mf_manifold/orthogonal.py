@@ -62,7 +62,7 @@ def vee(a: Tensor) -> Tensor:
     return v.flip(-1) * torch.tensor([1.0, -1.0, 1.0], dtype=v.dtype, device=v.device) if n == 3 else v
 
 
-def _proper_svd(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def proper_svd(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """``x = u diag(s) v^T`` with rotations u, v and ``s_1 >= ... >= |s_n|``; the last one has the sign of det x."""
     u, s, vh = torch.linalg.svd(x)
     signs_u, signs_v = torch.linalg.det(u).sign(), torch.linalg.det(vh).sign()
@@ -74,7 +74,7 @@ def _proper_svd(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 class _NearestRotation(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        u, s, v = _proper_svd(x)
+        u, s, v = proper_svd(x)
         ctx.save_for_backward(u, s, v)
         return u @ v.mT
 
@@ -103,7 +103,7 @@ def nearest_rotation(x: Tensor) -> Tensor:
 class _ProperSingularValues(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        u, s, v = _proper_svd(x)
+        u, s, v = proper_svd(x)
         ctx.save_for_backward(u, v)
         return s
 
