@@ -125,19 +125,38 @@ def proper_singular_values(x: Tensor) -> Tensor:
     return result
 
 
-def _half_turn_aside(x: Tensor) -> Tensor:
-    """``x + 1``, moved by one rounding error in a fixed direction: where x turns by pi, it picks one of the logarithms."""
-    n = x.shape[-1]
-    eye = torch.eye(n, dtype=x.dtype, device=x.device)
-    fixed = hat(torch.cos(torch.arange(num_skew(n), dtype=x.dtype, device=x.device)), n)
-    return x + eye + torch.finfo(x.dtype).eps * fixed
+class _SquareRoot(torch.autograd.Function):
+    """The square root with angles up to pi / 2: the rotation nearest to x + 1, and a quarter turn where x turns by pi."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        n = x.shape[-1]
+        u, s, vh = torch.linalg.svd(x + torch.eye(n, dtype=x.dtype, device=x.device))
+        # the null space of x + 1 has even dimension; its last vectors are turned in pairs
+        null = (s < 512 * torch.finfo(x.dtype).eps).to(x).unsqueeze(-1)
+        pairs = torch.arange(n - 2, -1, -2, device=x.device)
+        quarter = torch.zeros_like(x)
+        quarter[..., pairs + 1, pairs], quarter[..., pairs, pairs + 1] = 1.0, -1.0
+        root = u @ ((1 - null) * vh) + vh.mT @ (null * (quarter @ (null * vh)))
+        ctx.save_for_backward(root, s, vh)
+        return root
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        root, s, vh = ctx.saved_tensors
+        left = root @ vh.mT
+        inner = left.mT @ grads[0] @ vh.mT
+        sums = s.unsqueeze(-1) + s.unsqueeze(-2)
+        turned = sums < 512 * torch.finfo(s.dtype).eps
+        return left @ ((inner - inner.mT) / torch.where(turned, math.inf, sums)) @ vh
 
 
 def log_rotation(x: Tensor) -> Tensor:
     """The skew logarithm of rotation matrices, with angles up to pi; at pi, where there are several, one of them.
 
     ``log x = 4 arctan((r + 1)^-1 (r - 1))`` with the square root r, which is the rotation nearest to ``x + 1``: no
-    eigenvectors, so that gradients are exact at repeated angles. Next to pi they grow as 1 / (pi - angle).
+    eigenvectors, so that gradients are exact at repeated angles. Next to pi they grow as 1 / (pi - angle); at pi that part
+    is left out.
     Shapes: (..., n, n), returned unchanged.
 
     >>> turn = torch.tensor([[0.0, -1.0], [1.0, 0.0]], dtype=torch.float64)
@@ -145,23 +164,23 @@ def log_rotation(x: Tensor) -> Tensor:
     1.570796327
     """
     eye = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
-    root = nearest_rotation(_half_turn_aside(x))
+    root: Tensor = _SquareRoot.apply(x)  # type: ignore[no-untyped-call]
     tangent = torch.linalg.solve(root + eye, root - eye)
     tangent = (tangent - tangent.mT) / 2
     return 4 * tangent @ _clenshaw(2 * tangent.mT @ tangent - eye, _ARCTANC, torch.matmul, eye)
 
 
 def angles_between(x: Tensor, y: Tensor) -> Tensor:
-    """Angles of the rotation from x to y from chords, each of a plane twice, one 0 if n is odd. Shapes: (..., n, n) to (..., n).
+    """Angles of the rotation from x to y, each of a plane twice, one 0 if n is odd; from chords, accurate at 0 and at pi.
 
-    For use in symmetric functions; accurate at 0 and at pi.
+    For use in symmetric functions. Shapes: (..., n, n) to (..., n).
     """
     near, far = (torch.linalg.svdvals(t) for t in torch.broadcast_tensors(x - y, x + y))
     return 2 * torch.atan2(near, far.flip(-1))
 
 
 def skew_phases(a: Tensor) -> Tensor:
-    """Ascending imaginary parts of the eigenvalues of skew matrices, for use in symmetric functions. (..., n, n) to (..., n)."""
+    """Ascending imaginary parts of eigenvalues of skew matrices, for use in symmetric functions. (..., n, n) to (..., n)."""
     values: Tensor = torch.linalg.eigvalsh(torch.complex(torch.zeros_like(a), -a))
     return values
 

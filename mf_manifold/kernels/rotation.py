@@ -55,11 +55,13 @@ class GroupKernel(Kernel):
             return loc @ quaternions.to_matrix(q)
         return quaternions.unit(quaternions.multiply(loc, q))
 
-    def require_sizes(self, largest: int) -> None:
-        """Raise ``ValueError`` for n above the largest that the family has."""
-        if self.size > largest:
+    def require_size(self, *sizes: int) -> None:
+        """Raise ``ValueError`` unless n is one of those that the family has."""
+        if self.size not in sizes:
+            known = " or ".join(map(str, sizes))
             raise ValueError(
-                f"Expected n <= {largest} for {type(self).name} on SO(n), got n = {self.size}; cayley_normal exists for every n."
+                f"Expected n = {known} for {type(self).name} on SO(n), got points of shape {self.point_shape}; "
+                "cayley_normal exists for every n."
             )
 
 
@@ -68,8 +70,7 @@ class SpaceRotationKernel(GroupKernel):
 
     def __init__(self, manifold: geoopt.Manifold, point_shape: Shape) -> None:
         super().__init__(manifold, point_shape)
-        if self.size != 3:
-            raise ValueError(f"Expected the point shape (3, 3) for {type(self).name} on SO(n), got {self.point_shape}.")
+        self.require_size(3)
 
     @classmethod
     def infer_point_shape(cls, manifold: geoopt.Manifold, params: Mapping[str, Any]) -> Shape:

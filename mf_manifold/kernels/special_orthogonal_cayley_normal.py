@@ -25,8 +25,8 @@ class CayleyNormal(CovarianceKernel):
 
     .. math:: q(x) = N(y; 0, \Sigma) \, \det(I - A)^{n-1}.
 
-    For small angles y is the rotation vector in the frame of ``loc``; on SO(3) it is :math:`2 \tan(\theta/2)` times the axis, and
-    :math:`\det(I - A)^2 = (1 + |y|^2/4)^2`. The density vanishes where ``loc^T x`` turns a plane by pi. Coordinates are
+    For small angles y is the rotation vector in the frame of ``loc``; on SO(3) it is :math:`2 \tan(\theta/2)` times the axis,
+    and :math:`\det(I - A)^2 = (1 + |y|^2/4)^2`. The density vanishes where ``loc^T x`` turns a plane by pi. Coordinates are
     those of :func:`mf_manifold.geometry.from_coords` at ``loc``.
 
     ``loc`` is the mode for scales up to 1 on SO(3): wide laws gather at turns by pi.
@@ -34,8 +34,8 @@ class CayleyNormal(CovarianceKernel):
     **Measure**: Riemannian volume, that of the angle metric. **Exactness**: closed form.
 
     **Range**: scales (roots of the variances) from 1e-4 to 100, condition numbers of the covariance to 1e6, any n.
-    **Mean**: Fréchet, ``loc``, at which the mean direction vanishes by symmetry; for laws wide enough to gather at turns by pi, it
-    is not the point nearest to all. **Sampler**: the definition, pathwise.
+    **Mean**: Fréchet, ``loc``, at which the mean direction vanishes by symmetry; for laws wide enough to gather at turns by
+    pi, it is not the point nearest to all. **Sampler**: the definition, pathwise.
 
     Shapes: ``loc`` (*B,n,n), or quaternions (*B,4); ``scale`` (*B), ``covariance_matrix`` (*B,d,d) with d = n (n - 1) / 2.
 

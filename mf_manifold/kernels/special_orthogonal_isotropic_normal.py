@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import geoopt
 import torch
 from torch import Tensor
 
@@ -13,20 +14,21 @@ from ..kernel import Params, register_kernel
 from ..manifolds import SpecialOrthogonal, UnitQuaternions
 from ..manifolds.sphere import sinc_sqrt
 from ..special import angle2_from_chord2
-from .rotation import LOG_TWO_PI, LocationKernel, SpaceRotationKernel
+from .rotation import LOG_TWO_PI, LocationKernel
 
 SWITCH = 1.5  # images below, characters above; both are exact to rounding well beyond
-IMAGES, CHARACTERS = 3, 8
+FEW_IMAGES = 0.9  # the scale up to which the images once around suffice
+CHARACTERS = 8
 LOG_UNIFORM = -math.log(8 * math.pi**2)
 
 
-def _images(angle2: Tensor, scale: Tensor) -> Tensor:
+def _images(angle2: Tensor, scale: Tensor, count: int) -> Tensor:
     """Log density by images; for scales up to 1.5. The terms k and -k are joined, which cancels their poles at angle 0."""
     rate = scale.square()
     theta = torch.where(angle2 > 0, angle2, torch.ones_like(angle2)).sqrt()
     theta = torch.where(angle2 > 0, theta, torch.zeros_like(theta))
     total = torch.zeros_like(theta * rate)
-    for k in range(1, IMAGES + 1):
+    for k in range(1, count + 1):
         b, depth = 2 * math.pi * k * theta / rate, 2 * (math.pi * k) ** 2 / rate
         cosh, sinhc = _damped(b, depth)
         total = total + (2.0 if k % 2 else -2.0) * (2 * depth * sinhc - cosh)
@@ -39,7 +41,7 @@ def _damped(b: Tensor, depth: Tensor) -> tuple[Tensor, Tensor]:
     up, down = torch.exp(b - depth), torch.exp(-b - depth)
     small = b < 0.5
     square = torch.where(small, b, torch.zeros_like(b)).square()
-    series = 1 + square / 6 * (1 + square / 20 * (1 + square / 42 * (1 + square / 72 * (1 + square / 110 * (1 + square / 156)))))
+    series = 1 + square / 6 * (1 + square / 20 * (1 + square / 42 * (1 + square / 72 * (1 + square / 110))))
     large = torch.where(small, torch.ones_like(b), b)
     return (up + down) / 2, torch.where(small, series * torch.exp(-depth), (up - down) / (2 * large))
 
@@ -61,18 +63,31 @@ def _characters(chord2: Tensor, scale: Tensor) -> Tensor:
     return torch.log1p(cosine * first - second + (tails[-1] - 1)) + LOG_UNIFORM
 
 
+def _extremes(scale: Tensor) -> tuple[float, float]:
+    """Least and largest scale, read once a call to choose the sums; where there is nothing to read, both sums are used."""
+    if scale.is_meta or scale.numel() == 0:
+        return 0.0, 2 * SWITCH
+    low, high = torch.stack(torch.aminmax(scale.detach())).tolist()
+    return low, high
+
+
 def log_density(chord2: Tensor, scale: Tensor) -> Tensor:
     """Log density by the volume of the angle metric, from the squared chord 2 - 2 cos(angle / 2)."""
-    narrow = scale < SWITCH
+    low, high = _extremes(scale)
+    if low >= SWITCH:
+        return _characters(chord2, scale)
     angle2 = 4 * angle2_from_chord2(chord2)
-    by_images = _images(angle2, torch.where(narrow, scale, torch.ones_like(scale)))
+    if high < SWITCH:
+        return _images(angle2, scale, 1 if high < FEW_IMAGES else 2)
+    narrow = scale < SWITCH
+    by_images = _images(angle2, torch.where(narrow, scale, torch.ones_like(scale)), 2)
     by_characters = _characters(chord2, torch.where(narrow, torch.full_like(scale, SWITCH), scale))
     return torch.where(narrow, by_images, by_characters)
 
 
 @register_kernel(UnitQuaternions, "isotropic_normal")
 @register_kernel(SpecialOrthogonal, "isotropic_normal")
-class IsotropicNormal(LocationKernel, SpaceRotationKernel):
+class IsotropicNormal(LocationKernel):
     r"""Brownian motion on SO(3) after the time scale^2, known as IGSO(3): heat kernel, smooth, bounded, uniform in the limit.
 
     With the angle :math:`\theta` from ``loc`` to ``x`` and :math:`s = scale`,
@@ -88,8 +103,8 @@ class IsotropicNormal(LocationKernel, SpaceRotationKernel):
     **Measure**: Riemannian volume, that of the angle metric; ``measure="haar"`` for densities against the uniform law.
     **Exactness**: series.
 
-    **Range**: every scale from 1e-4. **Mean**: Fréchet, ``loc``. **Sampler**: rejection (acceptance 0.5 to 0.8), pathwise: by the
-    heat equation the angle moves with the scale at the rate :math:`-s\, \partial_\theta \log q`.
+    **Range**: every scale from 1e-4. **Mean**: Fréchet, ``loc``. **Sampler**: rejection (acceptance 0.5 to 0.8), pathwise: by
+    the heat equation the angle moves with the scale at the rate :math:`-s\, \partial_\theta \log q`.
 
     Shapes: ``loc`` (*B,3,3) or quaternions (*B,4); ``scale`` (*B) positive.
 
@@ -107,6 +122,10 @@ class IsotropicNormal(LocationKernel, SpaceRotationKernel):
     """
 
     exactness = "series"
+
+    def __init__(self, manifold: geoopt.Manifold, point_shape: Shape) -> None:
+        super().__init__(manifold, point_shape)
+        self.require_size(3)
 
     def zonal(self, chord2: Tensor, scale: Tensor) -> Tensor:
         return log_density(chord2, scale)
@@ -177,7 +196,7 @@ def _proposal(noise: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
     normal = torch.cat([half.cos().unsqueeze(-1), size * noise[:, 1:]], dim=-1)
     chosen = torch.where(narrow.unsqueeze(-1), normal, haar)
     safe = torch.where(narrow, s, torch.ones_like(s))
-    images = _images(angle2, safe) + angle2 / (2 * safe.square()) - safe.square() / 8 + 1.5 * (LOG_TWO_PI + 2 * safe.log())
+    images = _images(angle2, safe, 2) + angle2 / (2 * safe.square()) - safe.square() / 8 + 1.5 * (LOG_TWO_PI + 2 * safe.log())
     by_images = images + 2 * sinc_sqrt(angle2 / 4).log() - math.log(4 / math.pi)
     wide = torch.where(narrow, torch.full_like(s, SWITCH), s)
     by_haar = _characters(2 - 2 * haar[:, 0], wide) - _characters(torch.zeros_like(s), wide)

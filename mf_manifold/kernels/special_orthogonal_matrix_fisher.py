@@ -54,17 +54,18 @@ class MatrixFisher(SpaceRotationKernel):
 
     .. math:: q(R) = \exp(\mathrm{tr}(F^T R)) / (8\pi^2\, c(F))
 
-    With the singular value decomposition :math:`F = U S V^T` with rotations U, V and :math:`s_1 \ge s_2 \ge |s_3|`, the mode is
-    :math:`U V^T`, and around it the rotation vector is normal with the precisions :math:`s_2 + s_3, s_1 + s_3, s_1 + s_2` about
-    the axes V. ``F = loc / (2 scale^2)`` is isotropic. For quaternions it is the Bingham law. The exponent is evaluated from the
-    difference of R and the mode, against :math:`c(F) e^{-\mathrm{tr} S}`, so that nothing cancels at high concentrations.
+    With the singular value decomposition :math:`F = U S V^T` with rotations U, V and :math:`s_1 \ge s_2 \ge |s_3|`, the mode
+    is :math:`U V^T`, and around it the rotation vector is normal with the precisions :math:`s_2 + s_3, s_1 + s_3, s_1 + s_2`
+    about the axes V. ``F = loc / (2 scale^2)`` is isotropic. For quaternions it is the Bingham law. The exponent is evaluated
+    from the difference of R and the mode, against :math:`c(F) e^{-\mathrm{tr} S}`, so that nothing cancels at high
+    concentrations.
 
     **Measure**: Riemannian volume, that of the angle metric; ``measure="haar"`` for densities against the uniform law.
     **Exactness**: numeric normaliser: a contour integral by a fixed rule, to 1e-13.
 
     **Range**: singular values from 0 to 1e6, either sign of the determinant. **Mean**: Fréchet, ``U V^T``.
-    **Sampler**: rejection from an angular central Gaussian law of quaternions, acceptance from 0.45; no pathwise gradient. ``fit``
-    maximises the concave likelihood of the eigenvalues of ``E q q^T`` by Newton's method, concentrations capped at 1e6.
+    **Sampler**: rejection from an angular central Gaussian law of quaternions, acceptance from 0.45; no pathwise gradient.
+    ``fit`` maximises the concave likelihood of the eigenvalues of ``E q q^T`` by Newton's method, concentrations capped at 1e6.
 
     Shapes: ``concentration`` the matrix F (*B,3,3), also for quaternions.
 
@@ -217,7 +218,7 @@ def _mean_matrix(f: Tensor) -> Tensor:
 
 
 def _bingham_rates(second: Tensor) -> Tensor:
-    """Rates a (3) of ``exp(-sum a_i x_i^2)`` on the sphere of R^4 with these E x_i^2, by Newton's method on a convex function."""
+    """Rates a (3) of ``exp(-sum a_i x_i^2)`` on the sphere of R^4 with these E x_i^2: a convex problem, by Newton's method."""
 
     def objective(a: Tensor) -> Tensor:
         return log_quadratic_normalizer(torch.nn.functional.pad(-a, (0, 1))) + (a * second).sum()

@@ -45,14 +45,15 @@ class RotationProjectedNormal(SpaceRotationKernel):
     .. math:: q(x) = \frac{e^{-|m - t z|^2 / 2}}{8\, (2\pi)^2\, |\Sigma|^{1/2} |L^{-1} q|^4} \int_{-\infty}^{\infty} |s|^3
               e^{-(s - t)^2/2} ds,
 
-    where the integral, :math:`\sqrt{2\pi}\, (t^3 + 3t)\, \mathrm{erf}(t/\sqrt 2) + 2 (t^2 + 2) e^{-t^2/2}`, adds what falls on q and
-    on -q. Without a covariance it is the identity, and the law depends on the angle from ``loc`` alone, with the standard
+    where the integral, :math:`\sqrt{2\pi}\, (t^3 + 3t)\, \mathrm{erf}(t/\sqrt 2) + 2 (t^2 + 2) e^{-t^2/2}`, adds what falls on
+    q and on -q. Without a covariance it is the identity, and the law depends on the angle from ``loc`` alone, with the standard
     deviation 2 / ``|loc|`` where that is small. Multiplying ``loc`` by a and the covariance by a^2 does not change the law.
 
     **Measure**: Riemannian volume, that of the angle metric. **Exactness**: closed form.
 
     **Range**: ``loc`` up to 2e4 standard deviations long, condition numbers of the covariance to 1e6.
-    **Mean**: Fréchet, the rotation of ``loc``, without a covariance; not available with one. **Sampler**: the definition, pathwise.
+    **Mean**: Fréchet, the rotation of ``loc``, without a covariance; not available with one. **Sampler**: the definition,
+    pathwise.
 
     Shapes: ``loc`` (*B,4) in R^4, scalar part first, not 0 if a mean is asked for; ``covariance_matrix`` (*B,4,4).
 

@@ -43,10 +43,10 @@ class RotationWrappedNormal(CovarianceKernel):
 
     .. math:: q(x) = \sum_{k \in Z} N((\theta + 2\pi k) u; 0, \Sigma) \, \frac{(\theta + 2\pi k)^2}{4 \sin^2(\theta / 2)}.
 
-    ``covariance="isotropic"`` has :math:`\Sigma = scale^2 I`; ``covariance="full"`` a ``covariance_matrix`` of the coordinates of
-    :func:`mf_manifold.geometry.from_coords` at ``loc``, the rotation vector in the body frame. At :math:`\theta = \pi` two windings
-    are equal, so that one alone is half the density there. At ``loc`` the exact density has a faint pole (of the windings once
-    around), which is cut off at angles of 1e-7. On SO(2) it is the wrapped normal of the angle.
+    ``covariance="isotropic"`` has :math:`\Sigma = scale^2 I`; ``covariance="full"`` a ``covariance_matrix`` of the coordinates
+    of :func:`mf_manifold.geometry.from_coords` at ``loc``, the rotation vector in the body frame. At :math:`\theta = \pi` two
+    windings are equal, so that one alone is half the density there. At ``loc`` the exact density has a faint pole (of the
+    windings once around), which is cut off at angles of 1e-7. On SO(2) it is the wrapped normal of the angle.
 
     **Measure**: Riemannian volume, that of the angle metric. **Exactness**: series.
 
@@ -72,7 +72,7 @@ class RotationWrappedNormal(CovarianceKernel):
 
     def __init__(self, manifold: geoopt.Manifold, point_shape: Shape, covariance: str = "isotropic") -> None:
         super().__init__(manifold, point_shape, covariance)
-        self.require_sizes(3)
+        self.require_size(2, 3)
 
     def _log_prob(self, x: Tensor, w: Params) -> Tensor:
         if self.size == 2:

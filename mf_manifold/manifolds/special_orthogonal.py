@@ -32,8 +32,8 @@ class SpecialOrthogonal(geoopt.Manifold):  # type: ignore[misc]
 
     The metric is ``tr(dR^T dR) / 2``, invariant under multiplication from both sides. For n = 3 the distance of two rotations
     is the angle of the rotation between them, and the volume is 8 pi^2; in general the distance is the root of the sum of the
-    squared angles of the planes that turn. A tangent vector at R is ``R A`` with A skew; its coordinates are those of A (for n =
-    3 the axis times the angle, in the frame that R turns: the body frame).
+    squared angles of the planes that turn. A tangent vector at R is ``R A`` with A skew; its coordinates are those of A (for
+    n = 3 the axis times the angle, in the frame that R turns: the body frame).
 
     Shapes: points (*B, n, n).
 

@@ -16,6 +16,7 @@ from .common import F64, PLANE, Case, Manifolds, case, covariance, real
 from .uniform import CHECKS
 
 ROTATIONS, QUATERNIONS = mf.manifolds.SpecialOrthogonal(), mf.manifolds.UnitQuaternions()
+AXES = ("angular_central_gaussian", {"covariance_matrix": covariance(4, 1.0)})
 # rare far draws decide the mean squared distance of a narrow law with tails like these
 HEAVY_TAILS = tuple(check for check in KERNEL_CHECKS if check != "centered")
 
@@ -58,14 +59,14 @@ def concentration(values: list[float]) -> Tensor:
 
 def _through_quaternions() -> list[Case]:
     rows = []
-    for name, values in {"0": [0.0] * 3, "mixed": [20.0, 3.0, -1.0], "flat": [3.0, 3.0, -3.0], "400": [500.0, 400.0, 300.0]}.items():
+    shapes = {"0": [0.0] * 3, "mixed": [20.0, 3.0, -1.0], "flat": [3.0, 3.0, -3.0], "400": [500.0, 400.0, 300.0]}
+    for name, values in shapes.items():
         rows.append(case(f"so3-matrix_fisher_{name}", ROTATIONS, "matrix_fisher", {"concentration": concentration(values)}))
     for length in (0.5, 4.0, 200.0):
         rows.append(case(f"so3-projected_normal_{length:g}", ROTATIONS, "projected_normal", {"loc": length * quaternion()}))
     full = {"loc": real([0.5, -1.0, 2.0, 1.0]), "covariance_matrix": covariance(4, 0.7)}
     rows.append(case("so3-projected_normal_full", ROTATIONS, "projected_normal", full))
-    axes = case("so3-angular_central_gaussian", ROTATIONS, "angular_central_gaussian", {"covariance_matrix": covariance(4, 1.0)})
-    return [*rows, replace(axes, checks=HEAVY_TAILS)]
+    return [*rows, replace(case("so3-angular_central_gaussian", ROTATIONS, *AXES), checks=HEAVY_TAILS)]
 
 
 def _quaternion_rows() -> list[Case]:
@@ -73,12 +74,12 @@ def _quaternion_rows() -> list[Case]:
     rows = [
         case(f"quaternions-{name}", QUATERNIONS, name, bump) for name in ("wrapped_normal", "isotropic_normal", "cayley_normal")
     ]
-    fisher, axes = {"concentration": concentration([8.0, 4.0, -1.0])}, {"covariance_matrix": covariance(4, 1.0)}
+    fisher = {"concentration": concentration([8.0, 4.0, -1.0])}
     return [
         *rows,
         case("quaternions-matrix_fisher", QUATERNIONS, "matrix_fisher", fisher),
         case("quaternions-projected_normal", QUATERNIONS, "projected_normal", {"loc": 3 * quaternion()}),
-        replace(case("quaternions-angular_central_gaussian", QUATERNIONS, "angular_central_gaussian", axes), checks=HEAVY_TAILS),
+        replace(case("quaternions-angular_central_gaussian", QUATERNIONS, *AXES), checks=HEAVY_TAILS),
         Case("quaternions-uniform", mf.kernel_for(QUATERNIONS, (4,), "uniform"), {}, checks=CHECKS),
         Case("so3-uniform", mf.kernel_for(ROTATIONS, (3, 3), "uniform"), {}, checks=CHECKS),
     ]
@@ -88,7 +89,8 @@ def rows() -> list[Case]:
     """Narrow, typical and wide laws on SO(2) to SO(5), on quaternions, and of poses."""
     poses = geoopt.ProductManifold((ROTATIONS, (3, 3)), (PLANE, 3))
     pose = {"loc_0": rotation(3), "scale_0": real(0.3), "loc_1": real([1.0, 2.0, 3.0]), "scale_1": real([0.5])}
-    return [*_bumps(), *_through_quaternions(), *_quaternion_rows(), case("poses-product", poses, ("isotropic_normal", None), pose)]
+    pair = case("poses-product", poses, ("isotropic_normal", None), pose)
+    return [*_bumps(), *_through_quaternions(), *_quaternion_rows(), pair]
 
 
 def manifolds() -> Manifolds:
