@@ -30,9 +30,21 @@ def from_config(config: dict[str, Any]) -> geoopt.Manifold:
     return _BUILDERS[config["type"]](config)
 
 
-from . import euclidean, product, scaled, spd, sphere  # noqa: E402, F401
+from . import euclidean, product, scaled, spd, sphere, stiefel  # noqa: E402, F401
+from .correlation import Correlation  # noqa: E402
+from .grassmann import Grassmann  # noqa: E402
+from .simplex import Simplex  # noqa: E402
 from .special_orthogonal import SpecialOrthogonal  # noqa: E402
 from .torus import Torus  # noqa: E402
 from .unit_quaternions import UnitQuaternions  # noqa: E402
 
-__all__ = ["SpecialOrthogonal", "Torus", "UnitQuaternions", "from_config", "register_config"]
+__all__ = [
+    "Correlation",
+    "Grassmann",
+    "Simplex",
+    "SpecialOrthogonal",
+    "Torus",
+    "UnitQuaternions",
+    "from_config",
+    "register_config",
+]

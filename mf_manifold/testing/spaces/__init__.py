@@ -1,5 +1,16 @@
 """What the checks need to know of each manifold, one file a space: quadrature, degenerate points, isometries, coordinates."""
 
-from . import composite, euclidean, spd, special_orthogonal, sphere, torus
+from . import composite, correlation, euclidean, grassmann, simplex, spd, special_orthogonal, sphere, stiefel, torus
 
-__all__ = ["composite", "euclidean", "spd", "special_orthogonal", "sphere", "torus"]
+__all__ = [
+    "composite",
+    "correlation",
+    "euclidean",
+    "grassmann",
+    "simplex",
+    "spd",
+    "special_orthogonal",
+    "sphere",
+    "stiefel",
+    "torus",
+]
