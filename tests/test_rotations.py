@@ -242,6 +242,30 @@ def test_fisher_fit_matches_the_mean_rotation() -> None:
     assert float(torch.linalg.svdvals(same.concentration).max()) < 1.01e6  # the documented cap
 
 
+@pytest.mark.parametrize("name", ["isotropic_normal", "cayley_normal"])
+def test_fits_by_the_angle_are_stationary_and_close(name: str) -> None:
+    for scale in (1e-3, 0.7):
+        law = mf.distribution(ROTATIONS, name, loc=rotation(3), scale=scale)
+        x = law.sample((2000,), generator=generator())
+        fitted = mf.fit(ROTATIONS, name, x)
+        assert math.isclose(float(fitted.scale), scale, rel_tol=0.05)
+        v, s = torch.zeros(3, dtype=F64, requires_grad=True), fitted.scale.clone().requires_grad_()
+        loc = fitted.loc @ torch.linalg.matrix_exp(hat(v, 3))
+        mf.distribution(ROTATIONS, name, loc=loc, scale=s, validate_args=False).log_prob(x).mean().backward()
+        assert v.grad is not None and s.grad is not None
+        assert scale * float(v.grad.abs().max()) < 1e-9 and scale * abs(float(s.grad)) < 1e-9
+    with pytest.raises(ValueError, match="Expected rotations that differ"):
+        mf.fit(ROTATIONS, name, x[:1].expand(5, 3, 3))
+
+
+def test_cayley_entropy_of_a_diagonal_covariance() -> None:
+    eye = torch.eye(3, dtype=F64)
+    full = mf.distribution(ROTATIONS, loc=eye, covariance_matrix=0.49 * eye)
+    assert math.isclose(float(full.entropy()), float(mf.distribution(ROTATIONS, loc=eye, scale=0.7).entropy()), rel_tol=1e-12)
+    with pytest.raises(NotImplementedError, match="no entropy in closed form"):
+        mf.distribution(ROTATIONS, loc=torch.eye(4, dtype=F64), scale=0.7).entropy()
+
+
 def test_angular_central_gaussian_is_the_projected_normal_around_zero() -> None:
     c, x = covariance(4, 1.3), some(3, 10)
     acg = mf.distribution(ROTATIONS, "angular_central_gaussian", covariance_matrix=c)
