@@ -1,6 +1,8 @@
 """Kernels: one family a file, registered when imported here."""
 
 from . import (
+    affine_normal,
+    chart_pushforward_normal,
     coordinate_normal,
     correlation_lkj,
     correlation_partial_normal,
@@ -20,15 +22,25 @@ from . import (
     special_orthogonal_matrix_fisher,
     special_orthogonal_projected_normal,
     special_orthogonal_wrapped_normal,
+    sphere_kent,
+    sphere_power_spherical,
+    sphere_spherical_cauchy,
+    sphere_stereographic_normal,
+    sphere_truncated_normal,
     sphere_von_mises_fisher,
     sphere_wrapped_normal,
+    star_shaped_radial_normal,
     stiefel_cayley_normal,
     stiefel_langevin,
+    surface_projected_normal,
+    surface_restricted_normal,
     torus_wrapped_normal,
     uniform,
 )
 
 __all__ = [
+    "affine_normal",
+    "chart_pushforward_normal",
     "coordinate_normal",
     "correlation_lkj",
     "correlation_partial_normal",
@@ -48,10 +60,18 @@ __all__ = [
     "special_orthogonal_matrix_fisher",
     "special_orthogonal_projected_normal",
     "special_orthogonal_wrapped_normal",
+    "sphere_kent",
+    "sphere_power_spherical",
+    "sphere_spherical_cauchy",
+    "sphere_stereographic_normal",
+    "sphere_truncated_normal",
     "sphere_von_mises_fisher",
     "sphere_wrapped_normal",
+    "star_shaped_radial_normal",
     "stiefel_cayley_normal",
     "stiefel_langevin",
+    "surface_projected_normal",
+    "surface_restricted_normal",
     "torus_wrapped_normal",
     "uniform",
 ]

@@ -119,8 +119,8 @@ class LocationKernel(GroupKernel):
 
     def fit_by_angle(self, x: Tensor, weights: Tensor | None) -> Params:
         """Location and scale of largest likelihood for points of SO(3)."""
-        q, scale = fit_angle_law(self.zonal, self.quaternion(x), weights)
-        return {"loc": self.point(q).to(x.dtype), "scale": scale.to(x.dtype)}
+        best = fit_angle_law(self.zonal, self.quaternion(x), weights)
+        return {"loc": self.point(best["loc"]).to(x.dtype), "scale": best["scale"].to(x.dtype)}
 
     def angle_entropy(self, w: Params) -> Tensor:
         """``-E log q`` of a law by the angle alone, by quadrature."""

@@ -18,6 +18,7 @@ from ..linalg import svec, sym_eigvals
 from ..manifolds import SpecialOrthogonal, UnitQuaternions
 from .covariance import cholesky_logdet, covariance_from_raw, num_covariance_raw
 from .rotation import SpaceRotationKernel, whiten
+from .shares import shares
 from .special_orthogonal_projected_normal import in_body_frame
 
 LOG_VOLUME = math.log(8 * math.pi**2)
@@ -118,7 +119,7 @@ class RotationACG(SpaceRotationKernel):
 
     def fit(self, x: Tensor, weights: Tensor | None = None) -> Params:
         q = self.quaternion(x)
-        share = torch.full_like(q[:, 0], 1 / len(q)) if weights is None else weights.to(q) / weights.sum()
+        share = shares(q, weights)
         covariance = torch.eye(4, dtype=q.dtype, device=q.device)
         for _ in range(FIT_STEPS):
             size2 = (q @ torch.linalg.inv(covariance) * q).sum(-1)

@@ -13,6 +13,7 @@ from ..kernel import Params, register_kernel
 from ..linalg import sym_eigvals
 from ..manifolds import SpecialOrthogonal, UnitQuaternions
 from ..orthogonal import hat, vee
+from ..quadratic_forms import stereographic_means
 from .covariance import cholesky_logdet
 from .rotation import LOG_TWO_PI, CovarianceKernel, whiten
 
@@ -101,7 +102,7 @@ class CayleyNormal(CovarianceKernel):
         else:
             variances, log_det = sym_eigvals(w["covariance_matrix"].double()), cholesky_logdet(self.factor(w))
         # det(I - A) = 1 + |y|^2 / 4 for n <= 3
-        entropy = self.dim / 2 * (1 + LOG_TWO_PI) + log_det - (self.size - 1) * _mean_log_growth(variances)
+        entropy = self.dim / 2 * (1 + LOG_TWO_PI) + log_det - (self.size - 1) * stereographic_means(variances)[1]
         return entropy.to(w["loc"].dtype)
 
     def fit(self, x: Tensor, weights: Tensor | None = None) -> Params:
@@ -115,14 +116,3 @@ class CayleyNormal(CovarianceKernel):
         a = hat(y.double() / 2, self.size)
         eye = torch.eye(self.size, dtype=a.dtype, device=a.device)
         return (w["loc"].double() @ torch.linalg.solve(eye - a, eye + a)).to(y.dtype)
-
-
-def _mean_log_growth(variances: Tensor) -> Tensor:
-    """E log(1 + |y|^2 / 4) for y normal with these variances; (*B,d) -> (*B), float64.
-
-    The integral of ``e^-u (1 - E exp(-u |y|^2 / 4)) / u`` over u > 0, exact to rounding by the trapezoidal rule in log u.
-    """
-    step = 0.2
-    u = (step * torch.arange(-220, 21, dtype=torch.float64, device=variances.device)).exp()
-    log_transform = -torch.log1p(u.unsqueeze(-1) / 2 * variances.unsqueeze(-2)).sum(-1) / 2
-    return -step * (torch.exp(-u) * torch.expm1(log_transform)).sum(-1)

@@ -14,6 +14,7 @@ from ..kernel import Params, register_kernel
 from ..manifolds import SpecialOrthogonal, UnitQuaternions
 from ..manifolds.sphere import sinc_sqrt
 from ..special import angle2_from_chord2
+from .rejection import accepted
 from .rotation import LOG_TWO_PI, LocationKernel
 
 SWITCH = 1.5  # images below, characters above; both are exact to rounding well beyond
@@ -175,17 +176,12 @@ def _draw(scale: Tensor, generator: torch.Generator | None) -> Tensor:
     relative to the first, over its bound 4 / pi, which is the value at pi. Wide laws: uniform rotations, kept with
     probability q / q(loc).
     """
-    result = torch.empty(len(scale), 4, dtype=scale.dtype, device=scale.device)
-    todo = torch.arange(len(scale), device=scale.device)
-    while len(todo):
-        s = scale[todo]
-        noise = torch.randn(len(s), 4, generator=generator, dtype=s.dtype, device=s.device)
-        level = torch.rand(len(s), generator=generator, dtype=s.dtype, device=s.device)
-        candidate, log_ratio = _proposal(noise, s)
-        accept = level.log() < log_ratio
-        result[todo[accept]] = candidate[accept]
-        todo = todo[~accept]
-    return result
+
+    def propose(rows: Tensor) -> tuple[Tensor, Tensor]:
+        noise = torch.randn(len(rows), 4, generator=generator, dtype=scale.dtype, device=scale.device)
+        return _proposal(noise, scale[rows])
+
+    return accepted(propose, scale, generator)
 
 
 def _proposal(noise: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:

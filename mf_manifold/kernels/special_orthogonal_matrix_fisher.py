@@ -19,7 +19,9 @@ from ..linalg import svec, sym
 from ..manifolds import SpecialOrthogonal, UnitQuaternions
 from ..orthogonal import hat, nearest_rotation, proper_singular_values, proper_svd
 from .covariance import covariance_from_raw, num_covariance_raw
+from .rejection import accepted
 from .rotation import SpaceRotationKernel
+from .shares import shares
 
 LOG_VOLUME = math.log(8 * math.pi**2)
 LOG_SPHERE = math.log(2 * math.pi**2)  # area of the unit quaternions
@@ -166,8 +168,7 @@ class MatrixFisher(SpaceRotationKernel):
 
     def fit(self, x: Tensor, weights: Tensor | None = None) -> Params:
         q = self.quaternion(x)
-        share = torch.full_like(q[:, 0], 1 / len(q)) if weights is None else weights.to(q) / weights.sum()
-        moments, axes = torch.linalg.eigh(q.mT @ (share.unsqueeze(-1) * q))
+        moments, axes = torch.linalg.eigh(q.mT @ (shares(q, weights).unsqueeze(-1) * q))
         floor = 1 / (8 * MOST_CONCENTRATED)
         second = moments.clamp_min(floor) / moments.clamp_min(floor).sum()
         rates = torch.nn.functional.pad(_bingham_rates(second[:3]), (0, 1))
@@ -252,16 +253,13 @@ def _envelope(rates: Tensor) -> Tensor:
 
 def _bingham(rates: Tensor, b: Tensor, generator: torch.Generator | None) -> Tensor:
     """Unit quaternions (N,4) of density ``exp(-sum rates_i q_i^2)``, by rejection (Kent, Ganeiban, Mardia 2018)."""
-    result = torch.empty_like(rates)
-    todo = torch.arange(len(rates), device=rates.device)
     stretch, bound = 1 + 2 * rates / b.unsqueeze(-1), (4 - b) / 2 - 2 * torch.log(4 / b)
-    while len(todo):
-        noise = torch.randn(len(todo), 4, generator=generator, dtype=rates.dtype, device=rates.device)
-        level = torch.rand(len(todo), generator=generator, dtype=rates.dtype, device=rates.device)
-        q = quaternions.unit(noise * stretch[todo].rsqrt())
+
+    def propose(rows: Tensor) -> tuple[Tensor, Tensor]:
+        noise = torch.randn(len(rows), 4, generator=generator, dtype=rates.dtype, device=rates.device)
+        q = quaternions.unit(noise * stretch[rows].rsqrt())
         square = q.square()
-        log_keep = bound[todo] - (rates[todo] * square).sum(-1) + 2 * (stretch[todo] * square).sum(-1).log()
-        accept = level.log() < log_keep
-        result[todo[accept]] = q[accept]
-        todo = todo[~accept]
-    return result
+        log_keep = bound[rows] - (rates[rows] * square).sum(-1) + 2 * (stretch[rows] * square).sum(-1).log()
+        return q, log_keep
+
+    return accepted(propose, rates, generator)

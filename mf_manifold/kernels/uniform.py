@@ -13,7 +13,7 @@ from torch.distributions import constraints
 from .. import geometry
 from ..geometry import Shape
 from ..kernel import Kernel, Params, register_kernel
-from ..manifolds import Grassmann, SpecialOrthogonal, Torus, UnitQuaternions
+from ..manifolds import Grassmann, SpecialOrthogonal, StarShaped, Torus, TorusOfRevolution, UnitQuaternions
 from ..measure import zeros_like_batch
 
 
@@ -23,6 +23,8 @@ from ..measure import zeros_like_batch
 @register_kernel(geoopt.Stiefel, "uniform")
 @register_kernel(Grassmann, "uniform")
 @register_kernel(Torus, "uniform")
+@register_kernel(StarShaped, "uniform")
+@register_kernel(TorusOfRevolution, "uniform")
 class Uniform(Kernel):
     r"""The law that no isometry changes, on any compact manifold.
 
