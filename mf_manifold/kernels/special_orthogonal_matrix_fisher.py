@@ -75,8 +75,9 @@ class MatrixFisher(SpaceRotationKernel):
         ValueError: a concentration that is not finite, n other than 3.
 
     References:
-        Downs (1972), Orientation statistics; Kent, Ganeiban, Mardia (2018), A new unified approach for the simulation of a
-        wide class of directional distributions, for the sampler.
+        Downs (1972), Orientation statistics.
+        Kent, Ganeiban, Mardia (2018), A new unified approach for the simulation of a wide class of directional distributions,
+            for the sampler.
 
     >>> import torch, mf_manifold as mf
     >>> f = torch.zeros(3, 3, dtype=torch.float64)

@@ -70,7 +70,7 @@ class RotationProjectedNormal(SpaceRotationKernel):
     0.0
     """
 
-    parameter_names = ("loc", "loc, covariance_matrix")
+    parameter_names = ("loc", "covariance_matrix (optional)")
     log_scale_range = (-7.0, 1.0)
 
     def __init__(self, manifold: geoopt.Manifold, point_shape: Shape, covariance: str = "identity") -> None:
