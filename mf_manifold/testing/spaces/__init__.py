@@ -1,6 +1,6 @@
 """What the checks need to know of each manifold, one file a space: quadrature, degenerate points, isometries, coordinates."""
 
-from . import composite, correlation, embedded, euclidean, grassmann, simplex, spd, sphere, stiefel, torus
+from . import composite, correlation, embedded, euclidean, grassmann, simplex, spd, special_orthogonal, sphere, stiefel, torus
 
 __all__ = [
     "composite",
@@ -10,6 +10,7 @@ __all__ = [
     "grassmann",
     "simplex",
     "spd",
+    "special_orthogonal",
     "sphere",
     "stiefel",
     "torus",
