@@ -18,7 +18,7 @@ from torch.distributions import constraints
 
 from . import geometry
 from .backends.bilinear import Bilinear
-from .backends.pairs import bilinear_pairs
+from .backends.pairs import bilinear_pairs, by_blocks
 from .geometry import Shape
 from .measure import Measure, log_ratio
 from .model import model_of
@@ -139,7 +139,10 @@ class Kernel(nn.Module):
     def pairwise_log_prob(self, x: Tensor, w: Params) -> Tensor:
         """Log density of every point (N,*E) under every component (M,...); -> (N,M)."""
         form = self.bilinear(x, w)
-        return self.log_prob(x.unsqueeze(1), w) if form is None else bilinear_pairs(form)
+        if form is not None:
+            return bilinear_pairs(form)
+        count = self.batch_shape(w)[0] if w else 1
+        return by_blocks(lambda rows: self.log_prob(x[rows].unsqueeze(1), w), len(x), count, x)
 
     def bilinear(self, x: Tensor, w: Params) -> Bilinear | None:
         """The form ``log q = offset(x) + bias(w) + phi(x).psi(w)`` for one matrix product, where the family has one."""

@@ -182,6 +182,8 @@ class _Run:
     def warm_start(self) -> None:
         """Regress the network onto matched noise, and set the scales to what the regression left open."""
         model = self.model
+        if not model.kernel.has_location:
+            return
         target = geometry.to_raw(model.manifold, self.train)
         noise = bases.match(target, model.latent_dim, self.generator)
         where = len(model.shift)

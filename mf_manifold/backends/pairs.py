@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .bilinear import Bilinear, product_dtype
 
-CPU_PAIRS, DEVICE_PAIRS = 2**15, 2**22  # in a block
+CPU_PAIRS, DEVICE_PAIRS = 2**17, 2**22  # in a block: 0.5 to 1 MiB for each intermediate
 
 
 def by_blocks(function: Callable[[slice], Tensor], n: int, m: int, like: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import constraints
 
+from .. import geometry
 from ..backends.bilinear import Bilinear
 from ..geometry import Shape
 from ..kernel import Kernel, Params, kernel_for, register_kernel
@@ -89,7 +90,8 @@ class ProductKernel(Kernel):
         return torch.stack(torch.broadcast_tensors(*parts)).sum(0)
 
     def pairwise_log_prob(self, x: Tensor, w: Params) -> Tensor:
-        return torch.stack(self._each(lambda kernel, v, part: kernel.pairwise_log_prob(v, part), x, w)).sum(0)
+        parts = self._each(lambda kernel, v, part: kernel.pairwise_log_prob(v, part), x, w)
+        return torch.stack(torch.broadcast_tensors(*parts)).sum(0)
 
     def bilinear(self, x: Tensor, w: Params) -> Bilinear | None:
         forms = self._each(lambda kernel, v, part: kernel.bilinear(v, part), x, w)
@@ -99,11 +101,13 @@ class ProductKernel(Kernel):
         return Bilinear(torch.cat(phi, dim=-1), torch.cat(psi, dim=-1), sum(bias), sum(offset))
 
     def rsample(self, w: Params, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
-        batch = tuple(self.batch_shape(w))
+        batch, dtype = tuple(self.batch_shape(w)), next(iter(w.values())).dtype
         draws = []
         for i, part in enumerate(self.parts):
             own = part.expand(self._part(w, i), batch)
-            draws.append(part.rsample(own, sample_shape if own else (*sample_shape, *batch), generator))
+            draw = part.rsample(own, sample_shape if own else (*sample_shape, *batch), generator)
+            # a part without parameters draws in the default dtype
+            draws.append(draw if draw.dtype == dtype else geometry.project(part.manifold, draw.to(dtype)))
         return join(draws, self.manifold.shapes)
 
     def mean(self, w: Params) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 import mf_manifold as mf
+from mf_manifold.factory import Name
 from mf_manifold.kernel import Kernel, Params
 from mf_manifold.linalg import congruence
 from mf_manifold.testing.density import generator_for
@@ -61,7 +62,7 @@ def spd_matrix(size: int) -> Tensor:
     return congruence(random_rotation(size, generator_for(7 * size)), torch.diag(values))
 
 
-def case(id: str, manifold: geoopt.Manifold, kernel: str | None, params: Params, **options: Mapping[str, Any]) -> Case:
+def case(id: str, manifold: geoopt.Manifold, kernel: Name, params: Params, **options: Mapping[str, Any]) -> Case:
     """A row; names of checks in ``options`` have underscores for spaces."""
     dist = mf.distribution(manifold, kernel, **params)
     return Case(id, dist.kernel, dist.params, options)
