@@ -2,24 +2,30 @@
 
 from . import (
     coordinate_normal,
+    lorentz_riemannian_normal,
+    lorentz_wrapped_normal,
     product,
     scaled,
     spd_log_normal,
     spd_wishart,
     sphere_von_mises_fisher,
     sphere_wrapped_normal,
+    stereographic,
     torus_wrapped_normal,
     uniform,
 )
 
 __all__ = [
     "coordinate_normal",
+    "lorentz_riemannian_normal",
+    "lorentz_wrapped_normal",
     "product",
     "scaled",
     "spd_log_normal",
     "spd_wishart",
     "sphere_von_mises_fisher",
     "sphere_wrapped_normal",
+    "stereographic",
     "torus_wrapped_normal",
     "uniform",
 ]

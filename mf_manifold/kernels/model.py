@@ -35,19 +35,26 @@ class ModelKernel(Kernel):
         base_options: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(manifold, point_shape)
-        model = self.model
+        model = model_of(manifold)
+        if model is None:
+            raise ValueError(f"Expected a manifold with a model registered by model_of, got {type(manifold).__name__}.")
         self.base = kernel_for(model.manifold, model.to_shape(self.point_shape), base, **(base_options or {}))
         for name in ("has_rsample", "needs_double", "has_location", "antipodal", "mean_kind", "log_scale_range"):
             setattr(self, name, getattr(self.base, name))
-        self.max_scale = self.base.max_scale
+        self.max_scale = self.base.max_scale * float(self._unit)
 
     @property
     def model(self) -> Model:
         """The model at the present parameters of the manifold, such as a curvature that is being learned."""
         model = model_of(self.manifold)
-        if model is None:
-            raise ValueError(f"Expected a manifold with a model registered by model_of, got {type(self.manifold).__name__}.")
+        if model is None or type(model.manifold) is not type(self.base.manifold):
+            raise ValueError(f"Expected the curvature of {self.manifold.name} to keep its sign; make a new kernel for the other one.")
         return model
+
+    @property
+    def _unit(self) -> Tensor:
+        """The length, in units of the metric, of what ``centered`` passes to the base as 1."""
+        return torch.exp(self.model.log_stretch)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -128,7 +135,7 @@ class ModelKernel(Kernel):
 
     def centered(self, points: Tensor, scale: Tensor) -> Params:
         scale = self.model.widened(scale)
-        w = self.base.centered(self._at(points), scale * torch.exp(-self.model.log_stretch.to(scale)))
+        w = self.base.centered(self._at(points), scale / self._unit.to(scale))
         return self._with_points(self._out_of(w, points.dtype), points)
 
     def _with_points(self, w: Params, points: Tensor) -> Params:

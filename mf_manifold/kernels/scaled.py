@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import geoopt
+import torch
 from torch import Tensor
 
-from ..kernel import Params, register_kernel
+from ..kernel import register_kernel
 from .model import ModelKernel
 
 
@@ -31,5 +32,7 @@ class ScaledKernel(ModelKernel):
     parameter_names = ("those of the base kernel",)
     exactness = "that of the base"
 
-    def centered(self, points: Tensor, scale: Tensor) -> Params:
-        return self.base.centered(points, scale)
+    @property
+    def _unit(self) -> Tensor:
+        """1: a scale stays in units of the base, in radians on a scaled sphere."""
+        return torch.ones_like(self.manifold.scale)

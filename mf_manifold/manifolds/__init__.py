@@ -30,7 +30,7 @@ def from_config(config: dict[str, Any]) -> geoopt.Manifold:
     return _BUILDERS[config["type"]](config)
 
 
-from . import euclidean, product, scaled, spd, sphere  # noqa: E402, F401
+from . import euclidean, lorentz, product, scaled, spd, sphere, stereographic  # noqa: E402, F401
 from .torus import Torus  # noqa: E402
 
 __all__ = ["Torus", "from_config", "register_config"]

@@ -1,0 +1,106 @@
+"""What the kernels on the hyperboloid share: radial densities of all pairs by one product, and the Fréchet mean."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from geoopt import Lorentz
+from torch import Tensor
+
+from ..backends.pairs import by_blocks
+from ..curved import sine_ratio
+from ..manifolds.charts import Pair
+from ..manifolds.lorentz import pair, radius2, shoot, time
+
+MAX_SCALE = 10.0  # in radii of curvature: wider laws live where no coordinate has digits left
+
+
+def largest(value: Tensor) -> float:
+    """Largest entry, read once a call; 0 where there is none to read."""
+    return 0.0 if value.is_meta or value.numel() == 0 else float(value.detach().amax())
+
+
+def check_scale(scale: Tensor, manifold: Lorentz) -> None:
+    """Raise ``ValueError`` for scales beyond ``MAX_SCALE`` radii of curvature."""
+    limit = MAX_SCALE * math.sqrt(float(manifold.k.detach()))
+    if largest(scale) > limit * (1 + 1e-6):
+        raise ValueError(f"Expected scales up to {limit:g}, ten radii of curvature, on the hyperboloid, got {largest(scale):.3g}.")
+
+
+def log_stretch(both: Pair) -> Tensor:
+    """``log(sinh(r/R) / (r/R))`` of a pair at distance r, by which each transverse direction of exp is stretched; (*B)."""
+    return -sine_ratio(both.curvature * both.chord2).log()
+
+
+def radial_pairs(
+    manifold: Lorentz, x: Tensor, loc: Tensor, smallest: float, log_q: Callable[[Tensor, Tensor], Tensor]
+) -> Tensor | None:
+    """Matrix (N,M) of ``log_q(squared distance, log stretch)`` from one product of Minkowski features in float64.
+
+    The product cancels like ``time(x) time(loc)``; None where that would be seen at the ``smallest`` scale.
+    """
+    a, b, k = x[:, 1:].double(), loc[:, 1:].double(), radius2(manifold, x)
+    time_a, time_b = time(a, k), time(b, k)
+    rounding = 4 * torch.finfo(torch.float64).eps * largest(time_a) * largest(time_b)
+    if rounding / (2 * smallest**2) > (1e-10 if x.dtype == torch.float64 else 1e-5):
+        return None
+    right = (torch.cat([time_b, -b], dim=-1) / k).mT
+    left = torch.cat([time_a, a], dim=-1)
+
+    def block(rows: slice) -> Tensor:
+        # 1e-30 instead of 0: below it neither the distance nor the stretch changes, and its logarithm is finite
+        chord2 = (2 * (left[rows] @ right) - 2).clamp_min(1e-30).to(x.dtype)
+        rho = 2 * torch.asinh(chord2.sqrt() / 2)
+        stretch = torch.log(chord2 * (1 + chord2 / 4)) / 2 - rho.log()
+        return log_q(rho.square() * k.to(x.dtype), stretch)
+
+    return by_blocks(block, len(x), len(loc), x)
+
+
+def frechet_mean(manifold: Lorentz, x: Tensor, weights: Tensor) -> Tensor:
+    """The point (D) of least weighted mean squared distance to points (N,D), by Newton's method; float64.
+
+    The mean is convex along geodesics; the Hessian of ``r^2 / 2`` is 1 along the geodesic and ``r coth r`` across.
+    """
+    x, k = x.double(), radius2(manifold, x)
+    loc = _extrinsic_mean(x, weights, k)
+    eye = torch.eye(x.shape[-1] - 1, dtype=x.dtype, device=x.device)
+    for _ in range(100):
+        v = pair(manifold, loc, x).log
+        r2 = v.square().sum(-1)
+        rho = (r2 / k).sqrt().clamp_min(1e-8)
+        across = rho / torch.tanh(rho)
+        along = (1 - across) / r2.clamp_min(1e-300)
+        hessian = (weights * across).sum() * eye + (v.mT * (weights * along)) @ v
+        step = torch.linalg.solve(hessian, weights @ v)
+        while _cost(manifold, shoot(manifold, loc, step), x, weights) > (weights @ r2) * (1 + 1e-12):
+            step = step / 2
+        loc = shoot(manifold, loc, step)
+        if float(step.norm()) <= 1e-15 * float((weights @ r2).sqrt()):
+            break
+    return loc
+
+
+def _cost(manifold: Lorentz, loc: Tensor, x: Tensor, weights: Tensor) -> Tensor:
+    return weights @ pair(manifold, loc, x).dist2
+
+
+def _extrinsic_mean(x: Tensor, weights: Tensor, k: Tensor) -> Tensor:
+    mean = weights @ x
+    length2 = mean[:1].square() - mean[1:].square().sum()
+    space = mean[1:] * torch.sqrt(k / torch.maximum(length2, k))
+    return torch.cat([time(space, k), space], dim=-1)
+
+
+def average_weights(x: Tensor, weights: Tensor | None) -> Tensor:
+    """Weights (N) in float64 that add up to one."""
+    if weights is None:
+        return torch.full((len(x),), 1 / len(x), dtype=torch.float64, device=x.device)
+    return weights.double() / weights.double().sum()
+
+
+def same_points(a: Tensor, b: Tensor) -> bool:
+    """Whether all locations of two batches agree to the last bit."""
+    return bool((a == b).all())
