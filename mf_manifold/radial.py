@@ -1,4 +1,4 @@
-"""The radius of a Riemannian normal law on hyperbolic space: density ``sinh(r)^(d-1) exp(-r^2 / (2 s^2)) / I(s)`` on r > 0.
+"""The radius of a Riemannian normal law on hyperbolic space: density ``sinh(r)^(d-1) exp(-r^2 / (2 s^2)) / I(s)``.
 
 The law is log-concave, so that Gauss-Legendre nodes around its mode integrate it to rounding for every scale, in logarithms, and
 a normal law around the mode dominates it. Computed in float64; curvature -1.
@@ -134,10 +134,10 @@ def path_slope(r: Tensor, s: Tensor, dim: int) -> Tensor:
     """``dr/ds`` at radii (*B) and scales (*B), from the integral of ``(t^2 - E r^2) p(t)`` on the side of the mode's tail."""
     square = mean_square(s, dim)
     flat = [t.expand(r.shape).reshape(-1).split(BLOCK) for t in (r, s, square, _mode(s, dim))]
-    return torch.cat([_path_slope(*block, dim) for block in zip(*flat, strict=True)]).reshape(r.shape)
+    return torch.cat([_path_slope(dim, *block) for block in zip(*flat, strict=True)]).reshape(r.shape)
 
 
-def _path_slope(r: Tensor, s: Tensor, square: Tensor, mode: Tensor, dim: int) -> Tensor:
+def _path_slope(dim: int, r: Tensor, s: Tensor, square: Tensor, mode: Tensor) -> Tensor:
     left = r < mode
     inner = torch.where(left, (r - REACH * _left_width(r, s, dim)).clamp_min(0.0), r + REACH * s)
     t, weights = legendre(torch.minimum(r, inner), torch.maximum(r, inner), PATH_NODES)

@@ -26,7 +26,17 @@ def check_scale(scale: Tensor, manifold: Lorentz) -> None:
     """Raise ``ValueError`` for scales beyond ``MAX_SCALE`` radii of curvature."""
     limit = MAX_SCALE * math.sqrt(float(manifold.k.detach()))
     if largest(scale) > limit * (1 + 1e-6):
-        raise ValueError(f"Expected scales up to {limit:g}, ten radii of curvature, on the hyperboloid, got {largest(scale):.3g}.")
+        raise ValueError(f"Expected scales up to {limit:g}, ten radii of curvature, got {largest(scale):.3g}.")
+
+
+def check_finite(x: Tensor) -> Tensor:
+    """The samples, if their coordinates, which grow like ``exp(r / R)``, have not overflowed; else ``ValueError``."""
+    if not x.is_meta and not bool(torch.isfinite(x.detach()).all()):
+        raise ValueError(
+            f"Expected samples whose coordinates fit into {x.dtype}, got an overflow: radii beyond 350 (float64) or 85 "
+            "(float32) radii of curvature have none. Use a smaller scale, or float64."
+        )
+    return x
 
 
 def log_stretch(both: Pair) -> Tensor:

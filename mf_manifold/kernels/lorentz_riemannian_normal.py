@@ -14,7 +14,7 @@ from .. import radial
 from ..geometry import Shape
 from ..kernel import Kernel, OnManifold, Params, register_kernel
 from ..manifolds.lorentz import pair, radius2, shoot
-from .hyperbolic import MAX_SCALE, average_weights, check_scale, frechet_mean, largest, radial_pairs, same_points
+from .hyperbolic import MAX_SCALE, average_weights, check_finite, check_scale, frechet_mean, largest, radial_pairs, same_points
 
 
 @register_kernel(geoopt.Lorentz, "riemannian_normal")
@@ -24,18 +24,18 @@ class HyperbolicRiemannianNormal(Kernel):
     .. math:: q(x) = \exp(-r^2 / (2\, scale^2)) / Z, \quad
               Z = A_{d-1} \int_0^\infty (R \sinh(r / R))^{d-1} e^{-r^2 / (2\, scale^2)}\, dr
 
-    with the distance r of ``x`` to ``loc``, the radius of curvature :math:`R = \sqrt k` and the area :math:`A_{d-1}` of the unit
-    sphere in d dimensions.
+    with the distance r of ``x`` to ``loc``, the radius of curvature :math:`R = \sqrt k` and the area :math:`A_{d-1}` of the
+    unit sphere in d dimensions.
 
-    The normaliser is integrated by Gauss-Legendre nodes around the mode of the integrand, in logarithms; the alternating sum of
-    error functions that the literature gives cancels for narrow laws and overflows for wide ones. ``scale`` is smaller than the
-    root mean square distance divided by :math:`\sqrt d`: the volume grows with the distance.
+    The normaliser is integrated by Gauss-Legendre nodes around the mode of the integrand, in logarithms; the alternating sum
+    of error functions that the literature gives cancels for narrow laws and overflows for wide ones. ``scale`` is smaller
+    than the root mean square distance divided by :math:`\sqrt d`: the volume grows with the distance.
 
     **Measure**: Riemannian volume. **Exactness**: numeric normaliser.
 
-    **Range**: ``scale`` in (0, 10 R], d up to 128. Points up to 15 R from the origin in float64: the coordinates themselves have
-    a relative error of ``exp(r / R)`` roundings beyond. Samples lie about ``(d-1) scale^2 / R`` away from ``loc``; coordinates
-    overflow at 700 R (float64) and 85 R (float32).
+    **Range**: ``scale`` in (0, 10 R], d up to 128. Points up to 15 R from the origin: beyond, a distance has a relative error of
+    ``exp(15)`` and more float64 roundings. Samples lie about ``(d-1) scale^2 / R`` away from ``loc``; their coordinates overflow
+    at 350 R (float64) and 85 R (float32): an error.
 
     **Mean**: Fréchet, ``loc``. **Sampler**: exact, by rejection of radii under a tangent normal law (at least 65 % accepted at
     any scale); pathwise, by implicit differentiation.
@@ -45,16 +45,17 @@ class HyperbolicRiemannianNormal(Kernel):
     Shapes: ``loc`` (*B,D), ``scale`` (*B).
 
     Raises:
-        ValueError: a scale above ten radii of curvature.
+        ValueError: a scale above ten radii of curvature, samples whose coordinates overflow.
 
     References:
-        Said, Bombrun, Berthoumieu (2014), New Riemannian priors on the univariate normal model, eq. (8) (d = 2).
+        Said, Bombrun, Berthoumieu (2014), New Riemannian priors on the univariate normal model
+        (d = 2).
 
     >>> import geoopt, torch, mf_manifold as mf
     >>> loc = torch.tensor([1., 0., 0.], dtype=torch.float64)
     >>> d = mf.distribution(geoopt.Lorentz(), "riemannian_normal", loc=loc, scale=1.0)
     >>> round(float(d.log_prob(loc)), 6)        # -log(pi sqrt(2 pi) exp(1/2) erf(1 / sqrt 2))
-    -2.181966
+    -2.181953
     """
 
     parameter_names = ("loc", "scale")
@@ -63,7 +64,7 @@ class HyperbolicRiemannianNormal(Kernel):
 
     def __init__(self, manifold: geoopt.Manifold, point_shape: Shape) -> None:
         super().__init__(manifold, point_shape)
-        self.max_scale = MAX_SCALE * math.sqrt(float(manifold.k))
+        self.max_scale = MAX_SCALE * math.sqrt(float(manifold.k.detach()))
 
     @property
     def event_shapes(self) -> Mapping[str, Shape]:
@@ -103,7 +104,7 @@ class HyperbolicRiemannianNormal(Kernel):
         r = radius * radial.sample(self._unit(w["scale"]).expand(shape), self.dim, generator)
         noise = torch.randn((*shape, self.dim), generator=generator, dtype=torch.float64, device=loc.device)
         v = r.unsqueeze(-1) * noise / noise.norm(dim=-1, keepdim=True)
-        return shoot(self.manifold, loc, v).to(loc.dtype)
+        return check_finite(shoot(self.manifold, loc, v).to(loc.dtype))
 
     def mean(self, w: Params) -> Tensor:
         return w["loc"]
@@ -123,7 +124,7 @@ class HyperbolicRiemannianNormal(Kernel):
     def fit(self, x: Tensor, weights: Tensor | None = None) -> Params:
         weights = average_weights(x, weights)
         loc = frechet_mean(self.manifold, x, weights)
-        k = float(self.manifold.k)
+        k = float(self.manifold.k.detach())
         square = float(weights @ pair(self.manifold, loc, x.double()).dist2) / k
         if square < 1e-28:
             raise ValueError("Expected points that are not all the same: the likelihood of a single point has no maximum.")

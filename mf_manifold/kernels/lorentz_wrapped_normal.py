@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from .. import geometry
 from ..curved import log_sinc_sqrt
 from ..geometry import Shape
 from ..kernel import Kernel, OnManifold, Params, register_kernel
@@ -23,6 +22,7 @@ from .covariance import cholesky_logdet, covariance_from_raw, covariance_option,
 from .hyperbolic import (
     MAX_SCALE,
     average_weights,
+    check_finite,
     check_scale,
     frechet_mean,
     largest,
@@ -38,22 +38,22 @@ class HyperbolicWrappedNormal(Kernel):
 
     .. math:: q(x) = N(v; 0, \Sigma) \left(\frac{r / R}{\sinh(r / R)}\right)^{d-1}, \quad v = \log_{loc}(x), \; r = |v|
 
-    with the radius of curvature :math:`R = \sqrt k`. ``v`` and :math:`\Sigma` are in the orthonormal frame that parallel transport
-    from the origin :math:`(R, 0, \ldots, 0)` along the geodesic brings to ``loc``: on this space it is smooth everywhere (in the
-    ball it is that of the coordinate axes). A ``scale`` of size 1 is the same in all directions and needs no frame: such laws
-    are invariant under all isometries, and all pairs of them take one matrix product.
+    with the radius of curvature :math:`R = \sqrt k`. ``v`` and :math:`\Sigma` are in the orthonormal frame that parallel
+    transport from the origin :math:`(R, 0, \ldots, 0)` along the geodesic brings to ``loc``: on this space it is smooth
+    everywhere (in the ball it is that of the coordinate axes). A ``scale`` of size 1 is the same in all directions and needs
+    no frame: such laws are invariant under all isometries, and all pairs of them take one matrix product.
 
     **Measure**: Riemannian volume. **Exactness**: closed form.
 
-    **Range**: scales in (0, 10 R], condition numbers of covariances up to 1e6. Points up to 15 R from the origin in float64: the
-    coordinates themselves have a relative error of ``exp(r / R)`` roundings beyond. Coordinates of samples overflow at 700 R
-    (float64) and 85 R (float32).
+    **Range**: scales in (0, 10 R], condition numbers of covariances up to 1e6. Points up to 15 R from the origin: beyond, a
+    distance has a relative error of ``exp(15)`` and more float64 roundings. Coordinates of samples overflow at 350 R (float64)
+    and 85 R (float32): an error.
 
     **Mean**: Fréchet, ``loc``. **Sampler**: exact, pathwise.
 
-    The entropy of an isotropic law adds the mean of ``log(sinh(r/R) / (r/R))``, by Gauss-Legendre nodes; divergences exist between
-    laws at one ``loc``. ``fit`` maximises the likelihood over ``loc`` by L-BFGS from the Fréchet mean, the best covariance for
-    each ``loc`` being the second moment of the logarithms.
+    The entropy of an isotropic law adds the mean of ``log(sinh(r/R) / (r/R))``, by Gauss-Legendre nodes; divergences exist
+    between laws at one ``loc``. ``fit`` maximises the likelihood over ``loc`` by L-BFGS from the Fréchet mean, the best
+    covariance for each ``loc`` being the second moment of the logarithms.
 
     Shapes: ``loc`` (*B,D); ``scale`` (*B,d) or (*B,1), standard deviations along the frame; ``covariance_matrix`` (*B,d,d).
 
@@ -61,7 +61,7 @@ class HyperbolicWrappedNormal(Kernel):
         covariance: "diagonal", "isotropic" (``scale`` (*B,1) only, for networks), or "full".
 
     Raises:
-        ValueError: a scale above ten radii of curvature.
+        ValueError: a scale above ten radii of curvature, samples whose coordinates overflow.
 
     References:
         Nagano, Yamaguchi, Fujita, Koyama (2019), A wrapped normal distribution on hyperbolic space for gradient-based learning,
@@ -80,7 +80,7 @@ class HyperbolicWrappedNormal(Kernel):
     def __init__(self, manifold: geoopt.Manifold, point_shape: Shape, covariance: str = "diagonal") -> None:
         super().__init__(manifold, point_shape)
         self.covariance = covariance_option(covariance, ("diagonal", "isotropic", "full"))
-        self.max_scale = MAX_SCALE * math.sqrt(float(manifold.k))
+        self.max_scale = MAX_SCALE * math.sqrt(float(manifold.k.detach()))
 
     @classmethod
     def options_for(cls, names: set[str]) -> dict[str, Any]:
@@ -143,7 +143,7 @@ class HyperbolicWrappedNormal(Kernel):
         shape = (*sample_shape, *self.batch_shape(w), self.dim)
         noise = torch.randn(shape, generator=generator, dtype=loc.dtype, device=loc.device).double()
         v = (factor @ noise.unsqueeze(-1)).squeeze(-1) if self.covariance == "full" else factor * noise
-        return shoot(self.manifold, loc, v).to(loc.dtype)
+        return check_finite(shoot(self.manifold, loc, v).to(loc.dtype))
 
     def mean(self, w: Params) -> Tensor:
         return w["loc"]
@@ -206,7 +206,7 @@ class HyperbolicWrappedNormal(Kernel):
         values = torch.linalg.eigvalsh(moment) if self.covariance == "full" else moment
         if not bool(values.min() > 1e-13 * values.max()) or not bool(values.max() > 1e-28):
             raise ValueError(
-                f"Expected points that spread in all {self.dim} directions, got a second moment without rank around their mean: "
+                f"Expected points that spread in all {self.dim} directions, got a second moment without full rank: "
                 "the likelihood has no maximum. Fit more points, or covariance='isotropic'."
             )
         if self.covariance == "full":

@@ -41,14 +41,14 @@ class ModelKernel(Kernel):
         self.base = kernel_for(model.manifold, model.to_shape(self.point_shape), base, **(base_options or {}))
         for name in ("has_rsample", "needs_double", "has_location", "antipodal", "mean_kind", "log_scale_range"):
             setattr(self, name, getattr(self.base, name))
-        self.max_scale = self.base.max_scale * float(self._unit)
+        self.max_scale = self.base.max_scale * float(self._unit.detach())
 
     @property
     def model(self) -> Model:
         """The model at the present parameters of the manifold, such as a curvature that is being learned."""
         model = model_of(self.manifold)
         if model is None or type(model.manifold) is not type(self.base.manifold):
-            raise ValueError(f"Expected the curvature of {self.manifold.name} to keep its sign; make a new kernel for the other one.")
+            raise ValueError(f"Expected the curvature of {self.manifold.name} to keep its sign; make a new kernel.")
         return model
 
     @property

@@ -14,16 +14,18 @@ class StereographicKernel(ModelKernel):
 
     .. math:: q(y) = q_{model}(x(y)) / R^d
 
-    ``PoincareBall(c)``, and ``Stereographic(k)`` with k < 0, have the kernels of ``geoopt.Lorentz(1/c)``, whose curvature is the
-    same: scales are in units of the metric, R = 1. ``SphereProjection(k)``, and ``Stereographic(k)`` with k > 0, have those of the
-    unit sphere, the origin being its first axis: scales are angles in radians, densities carry the radius
-    :math:`R = 1 / \sqrt k`. ``Stereographic(0)`` has the normal law of Euclidean space with points ``2 y``, because the metric is
-    four times the Euclidean one. Every kernel name of the model is understood.
+    ``PoincareBall(c)``, and ``Stereographic(k)`` with k < 0, have the kernels of ``geoopt.Lorentz(1/c)``, which has the same
+    metric: lengths agree and R = 1 in the formula. ``SphereProjection(k)``, and ``Stereographic(k)`` with k > 0, have those of
+    the unit sphere, the origin being the point (1, 0, ..., 0): scales are angles in radians, and densities carry the radius
+    :math:`R = 1 / \sqrt k`. ``Stereographic(0)`` has the normal law of Euclidean space with points ``2 y``, because its metric
+    is four times the Euclidean one. Every kernel name of the model is understood.
 
     Parameters that are points, such as ``loc``, are points of the projection; all others mean what they mean on the model:
-    matrices on the sphere have one row more than points have coordinates. Of the ball's own accuracy: a point at distance r from
-    the origin has a relative error of ``exp(r)`` roundings in its distance to the rim, so that float32 holds radii up to 16 R and
-    float64 up to 35 R; samples farther out are put on the last sphere that the dtype tells from the rim.
+    matrices on the sphere have one row more than points have coordinates.
+
+    The coordinates of a ball have few digits near its rim: float32 holds points up to 16 radii of curvature from the origin,
+    float64 up to 35. Samples from farther out are put on the last sphere that the dtype tells from the rim; ``geoopt.Lorentz``
+    reaches 85 and 350.
 
     **Measure**: Riemannian volume of the projection's metric ``4 |dy|^2 / (1 + k |y|^2)^2``; ``lebesgue`` is that of the
     coordinates y. **Exactness**: that of the model; densities are computed in float64.

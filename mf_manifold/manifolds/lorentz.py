@@ -45,8 +45,11 @@ def pair(manifold: Lorentz, x: Tensor, y: Tensor) -> Pair:
     difference, time_a, time_b = b - a, time(a, k), time(b, k)
     step = (difference * (a + b)).sum(-1, keepdim=True) / (time_a + time_b)  # of the first coordinate
     low, high = time_a + radius, time_b + radius
-    delta = radius * (difference - a * (step / low)) / high
-    return Pair(radius * a / low, 2 * radius / low, 2 * radius / high, delta, -1 / k)
+    y, z = radius * a / low, radius * b / high
+    # differences of close points come from those of their coordinates; for distant ones that would cancel instead
+    distant = (z - y).square().sum(-1, keepdim=True) > 0.01 * k
+    delta = torch.where(distant, z - y, radius * (difference - a * (step / low)) / high)
+    return Pair(y, 2 * radius / low, 2 * radius / high, delta, -1 / k)
 
 
 def to_frame(manifold: Lorentz, x: Tensor, u: Tensor) -> Tensor:
@@ -77,13 +80,13 @@ def shoot(manifold: Lorentz, x: Tensor, v: Tensor) -> Tensor:
 def _(manifold: Lorentz, point_shape: Shape) -> None:
     if len(point_shape) != 1 or point_shape[0] < 2:
         raise ValueError(f"Expected a point shape (D,) with D >= 2 on the hyperboloid, got {tuple(point_shape)}.")
-    if not manifold.k.is_meta and not (manifold.k.ndim == 0 and 0 < float(manifold.k) < math.inf):
-        raise ValueError(f"Expected geoopt.Lorentz(k) with one positive k, the curvature being -1/k; got {manifold.k.tolist()}.")
+    if not manifold.k.is_meta and not (manifold.k.ndim == 0 and 0 < float(manifold.k.detach()) < math.inf):
+        raise ValueError(f"Expected geoopt.Lorentz(k) with one positive k (curvature -1/k), got {manifold.k.tolist()}.")
 
 
 @geometry.to_config.register(Lorentz)
 def _(manifold: Lorentz) -> dict[str, Any]:
-    return {"type": "Lorentz", "k": float(manifold.k), "dtype": str(manifold.k.dtype).removeprefix("torch.")}
+    return {"type": "Lorentz", "k": float(manifold.k.detach()), "dtype": str(manifold.k.dtype).removeprefix("torch.")}
 
 
 @geometry.intrinsic_dim.register(Lorentz)

@@ -1,7 +1,7 @@
 """Stereographic projections: ``geoopt.PoincareBall(c)``, ``geoopt.SphereProjection(k)``, ``geoopt.Stereographic(k)``.
 
-The metric is ``4 |dy|^2 / (1 + k |y|^2)^2`` with the curvature k, negative on the ball (``k = -c``). At k = 0 distances are twice
-the Euclidean ones. Everything is computed in float64; near the boundary of the ball (``1 + k |y|^2 = 0``) the coordinates
+The metric is ``4 |dy|^2 / (1 + k |y|^2)^2`` with the curvature k, negative on the ball (``k = -c``). At k = 0 distances are
+twice the Euclidean ones. Everything is computed in float64; near the boundary of the ball (``1 + k |y|^2 = 0``) the coordinates
 themselves have few digits.
 """
 
@@ -74,7 +74,7 @@ def _(manifold: Stereographic, point_shape: Shape) -> None:
 def _(manifold: Stereographic) -> dict[str, Any]:
     # the parameter before its softplus: the curvature alone would not come back to the last bit
     name = next(n for n, (cls, _) in CLASSES.items() if isinstance(manifold, cls))
-    value = getattr(manifold, CLASSES[name][1])
+    value = getattr(manifold, CLASSES[name][1]).detach()
     return {"type": name, CLASSES[name][1]: float(value), "dtype": str(value.dtype).removeprefix("torch.")}
 
 
@@ -122,7 +122,8 @@ def _(manifold: Stereographic, x: Tensor, v: Tensor) -> Tensor:
 @geometry.log_volume.register(Stereographic)
 def _(manifold: Stereographic, point_shape: Shape) -> float:
     model = _model(manifold)
-    return geometry.log_volume(model.manifold, model.to_shape(point_shape)) + point_shape[-1] * float(model.log_stretch)
+    there = geometry.log_volume(model.manifold, model.to_shape(point_shape))
+    return there + point_shape[-1] * float(model.log_stretch.detach())
 
 
 @geometry.sample_uniform.register(Stereographic)
