@@ -1,7 +1,7 @@
-"""The radius of a Riemannian normal law on hyperbolic space: density ``sinh(r)^(d-1) exp(-r^2 / (2 s^2)) / I(s)``.
+"""The radius of a Riemannian normal law on hyperbolic space, of density ``sinh(r)^(d-1) exp(-r^2 / (2 s^2)) / I(s)``.
 
-The law is log-concave, so that Gauss-Legendre nodes around its mode integrate it to rounding for every scale, in logarithms, and
-a normal law around the mode dominates it. Computed in float64; curvature -1.
+The law is log-concave: Gauss-Legendre nodes around its mode integrate it to rounding for every scale, in logarithms, and a
+normal law around the mode dominates it. Computed in float64; curvature -1.
 """
 
 from __future__ import annotations

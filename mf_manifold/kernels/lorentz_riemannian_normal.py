@@ -33,9 +33,9 @@ class HyperbolicRiemannianNormal(Kernel):
 
     **Measure**: Riemannian volume. **Exactness**: numeric normaliser.
 
-    **Range**: ``scale`` in (0, 10 R], d up to 128. Points up to 15 R from the origin: beyond, a distance has a relative error of
-    ``exp(15)`` and more float64 roundings. Samples lie about ``(d-1) scale^2 / R`` away from ``loc``; their coordinates overflow
-    at 350 R (float64) and 85 R (float32): an error.
+    **Range**: ``scale`` in (0, 10 R], d up to 128. Points up to 15 R from the origin: beyond, a distance has a relative error
+    of ``exp(15)`` and more float64 roundings. Samples lie about ``(d-1) scale^2 / R`` away from ``loc``; their coordinates
+    overflow at 350 R (float64) and 85 R (float32): an error.
 
     **Mean**: Fréchet, ``loc``. **Sampler**: exact, by rejection of radii under a tangent normal law (at least 65 % accepted at
     any scale); pathwise, by implicit differentiation.

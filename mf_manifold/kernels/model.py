@@ -39,8 +39,9 @@ class ModelKernel(Kernel):
         if model is None:
             raise ValueError(f"Expected a manifold with a model registered by model_of, got {type(manifold).__name__}.")
         self.base = kernel_for(model.manifold, model.to_shape(self.point_shape), base, **(base_options or {}))
-        for name in ("has_rsample", "needs_double", "has_location", "antipodal", "mean_kind", "log_scale_range"):
+        for name in ("has_rsample", "needs_double", "has_location", "mean_kind", "log_scale_range"):
             setattr(self, name, getattr(self.base, name))
+        self.antipodal = self.base.antipodal and not model.wide  # x and -x are opposite only in the model's coordinates
         self.max_scale = self.base.max_scale * float(self._unit.detach())
 
     @property
