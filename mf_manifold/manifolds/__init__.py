@@ -30,7 +30,10 @@ def from_config(config: dict[str, Any]) -> geoopt.Manifold:
     return _BUILDERS[config["type"]](config)
 
 
-from . import euclidean, lorentz, product, scaled, spd, sphere, stereographic  # noqa: E402, F401
+from . import euclidean, lorentz, product, scaled, spd, sphere, stereographic, stiefel  # noqa: E402, F401
+from .correlation import Correlation  # noqa: E402
+from .grassmann import Grassmann  # noqa: E402
+from .simplex import Simplex  # noqa: E402
 from .torus import Torus  # noqa: E402
 
-__all__ = ["Torus", "from_config", "register_config"]
+__all__ = ["Correlation", "Grassmann", "Simplex", "Torus", "from_config", "register_config"]

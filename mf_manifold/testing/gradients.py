@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .. import geometry
 from ..kernel import Kernel, Params
-from .density import Density, exp_coords, generator_for, kernel_density, log_coords, pilot, to_dtype
+from .density import Density, exp_coords, generator_for, kernel_density, log_coords, pilot, separation, to_dtype
 from .integrals import critical_z
 from .perturb import derivatives, perturbed, special_points, zero_deltas
 from .report import demand, named_check
@@ -94,7 +93,7 @@ def check_pathwise(kernel: Kernel, params: Params, *, seed: int = 0) -> None:
 
 def _bumps(density: Density, x: Tensor, targets: Tensor, unit: float) -> Tensor:
     """``exp(-distance^2 / (2 d unit^2))`` (N,2): bounded and flat far away, so that no heavy tail spoils its mean."""
-    distances = geometry.dist(density.manifold, x.unsqueeze(1), targets.unsqueeze(0))
+    distances = separation(density.manifold, x.unsqueeze(1), targets.unsqueeze(0))
     return torch.exp(-distances.square() / (2 * density.dim * unit**2))
 
 

@@ -7,9 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from .. import geometry
 from ..kernel import Kernel, Params
-from .density import Density, Pilot, generator_for, kernel_density, log_coords, pilot
+from .density import Density, Pilot, chart, generator_for, kernel_density, log_coords, pilot, separation
 from .report import demand, named_check
 from .rules import Rule, push, rule_for
 
@@ -89,8 +88,8 @@ def matching_overlap(density: Density, seed: int, count: int) -> None:
     y, log_volume = push(density, where.mean + z @ where.factor.T)
     at_y = torch.sigmoid(density.log_prob_of(y) - _log_normal(where, z, log_volume))
     x = density.sample(count, generator_for(seed + 1))
-    center = density.center.unsqueeze(0)
-    log_volume = geometry.logdet_expmap(density.manifold, center, geometry.logmap(density.manifold, center, x))
+    coordinates = chart(density.manifold, density.center)
+    log_volume = coordinates.log_volume(coordinates.coords(x))
     log_rho = _log_normal(where, _whitened(density, where, x), log_volume)
     at_x = torch.sigmoid(log_rho - density.log_prob_of(x))
     error = torch.sqrt((at_x.var() + at_y.var()) / count)
@@ -120,7 +119,7 @@ def uniform_neighbours(density: Density, seed: int, points: int = 2000, queries:
     """
     x = density.sample(points, generator_for(seed + 3))
     y = density.sample(queries, generator_for(seed + 4))
-    radius = torch.stack([geometry.dist(density.manifold, x, one.expand_as(x)).amin() for one in y])
+    radius = torch.stack([separation(density.manifold, x, one.expand_as(x)).amin() for one in y])
     log_ball = density.dim / 2 * math.log(math.pi) - math.lgamma(density.dim / 2 + 1)
     mass = torch.exp(density.log_prob_of(y) + log_ball + density.dim * radius.log())
     u = torch.exp(-points * mass).sort().values

@@ -9,10 +9,9 @@ import geoopt
 import torch
 from torch import Tensor
 
-from .. import geometry
 from ..geometry import Shape
 from ..kernel import Kernel, Params
-from .density import generator_for, kernel_density, to_dtype
+from .density import generator_for, kernel_density, separation, to_dtype
 from .report import demand, named_check
 from .structure import demand_close
 
@@ -68,5 +67,5 @@ def check_centered(
     w = kernel.centered(center, torch.tensor(scale, dtype=torch.float64))
     draws = kernel_density(kernel, w).sample(count, generator_for(seed))
     demand(bool(torch.isfinite(kernel.log_prob(center, w))), "log_prob at the centre is not finite")
-    ratio = float(geometry.dist(metric or kernel.manifold, draws, center).square().mean()) / (kernel.dim * scale**2)
+    ratio = float(separation(metric or kernel.manifold, draws, center).square().mean()) / (kernel.dim * scale**2)
     demand(abs(ratio - 1) < 0.1, f"mean squared distance is {ratio:.3f} times d scale^2")
