@@ -268,7 +268,7 @@ def test_fit_recovers_parameters_and_is_stationary(manifold: geoopt.Manifold, na
     loc = random_points(manifold, shape, 1, 2)[0]
     true = {"loc": loc, "scale": real([0.4, 0.8]) if name == "wrapped_normal" else real(0.8)}
     x = mf.distribution(manifold, name, **true).sample((2000,), generator=generator())
-    law = mf.fit(manifold, name, x)
+    law = mf.fit(manifold, name, x, **({"covariance": "diagonal"} if name == "wrapped_normal" else {}))
     assert float(geometry.dist(manifold, law.loc, loc)) < 0.1
     torch.testing.assert_close(law.scale, true["scale"], rtol=0.08, atol=0)
     move, ratio = torch.zeros(2, dtype=F64, requires_grad=True), torch.ones_like(law.scale, requires_grad=True)
@@ -304,6 +304,14 @@ def test_pairs_avoid_the_product_where_it_cancels() -> None:
                 w = kernel.centered(points, torch.full((30,), scale, dtype=F64))
                 pairs, one_by_one = kernel.pairwise_log_prob(points, w), kernel.log_prob(points.unsqueeze(1), w)
                 torch.testing.assert_close(pairs, one_by_one, rtol=1e-9, atol=1e-9)
+        for scale in (1e-6, 1e-3, 0.5):
+            diagonal = {"scale": scale * real([1.0, 0.5, 0.3]).expand(30, 3)}
+            for shape_of in (diagonal, {"covariance_matrix": covariance(3, scale)}):
+                law = mf.distribution(manifold, "wrapped_normal", loc=points, **shape_of)
+                pairs = law.kernel.pairwise_log_prob(points.float(), {k: v.float() for k, v in law.params.items()})
+                wide = {k: v.float().double() for k, v in law.params.items()}
+                exact = law.kernel.log_prob(points.float().double().unsqueeze(1), wide)
+                torch.testing.assert_close(pairs.double(), exact, rtol=1e-6, atol=1e-4)
 
 
 def test_wide_laws_in_high_dimensions_stay_finite() -> None:

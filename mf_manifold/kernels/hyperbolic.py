@@ -1,4 +1,4 @@
-"""What the kernels on the hyperboloid share: radial densities of all pairs by one product, and the Fréchet mean."""
+"""What the kernels on the hyperboloid share: densities of all pairs by one product, and the Fréchet mean."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ..backends.pairs import by_blocks
 from ..curved import sine_ratio
 from ..manifolds.charts import Pair
 from ..manifolds.lorentz import pair, radius2, shoot, time
+from ..special import closed_form
 
 MAX_SCALE = 10.0  # in radii of curvature: wider laws live where no coordinate has digits left
 
@@ -44,29 +45,79 @@ def log_stretch(both: Pair) -> Tensor:
     return -sine_ratio(both.curvature * both.chord2).log()
 
 
-def radial_pairs(
-    manifold: Lorentz, x: Tensor, loc: Tensor, smallest: float, log_q: Callable[[Tensor, Tensor], Tensor]
+def all_pairs(
+    manifold: Lorentz,
+    x: Tensor,
+    loc: Tensor,
+    log_q: Callable[[Tensor, Tensor], Tensor],
+    smallest: float,
+    whitening: Tensor | None = None,
+    stretched: bool = True,
 ) -> Tensor | None:
-    """Matrix (N,M) of ``log_q(squared distance, log stretch)`` from one product of Minkowski features in float64.
+    """Matrix (N,M) of ``log_q(square, log stretch)`` from one product of Minkowski features in float64.
 
-    The product cancels like ``time(x) time(loc)``; None where that would be seen at the ``smallest`` scale.
+    ``square`` is the squared distance or, with ``whitening`` (M,d,d), the squared length of these matrices times the logarithms
+    in the frames; without ``stretched`` the second argument means nothing. The product cancels like ``time(x) time(loc)``; None where that would be seen at the ``smallest`` scale.
     """
     a, b, k = x[:, 1:].double(), loc[:, 1:].double(), radius2(manifold, x)
-    time_a, time_b = time(a, k), time(b, k)
+    radius, time_a, time_b = k.sqrt(), time(a, k), time(b, k)
     rounding = 4 * torch.finfo(torch.float64).eps * largest(time_a) * largest(time_b)
-    if rounding / (2 * smallest**2) > (1e-10 if x.dtype == torch.float64 else 1e-5):
+    seen = rounding / (2 * smallest**2) if whitening is None else 10 * rounding / (smallest * math.sqrt(float(k.detach())))
+    if seen > (1e-10 if x.dtype == torch.float64 else 1e-5):
         return None
-    right = (torch.cat([time_b, -b], dim=-1) / k).mT
     left = torch.cat([time_a, a], dim=-1)
+    right = (torch.cat([time_b, -b], dim=-1) / k).mT
+    boosts = None if whitening is None else (whitening @ _boosts(b, time_b, radius)).flatten(0, 1).mT
 
     def block(rows: slice) -> Tensor:
-        # 1e-30 instead of 0: below it neither the distance nor the stretch changes, and its logarithm is finite
+        # 1e-30 instead of 0 has the same values, and finite logarithms
         chord2 = (2 * (left[rows] @ right) - 2).clamp_min(1e-30).to(x.dtype)
-        rho = 2 * torch.asinh(chord2.sqrt() / 2)
-        stretch = torch.log(chord2 * (1 + chord2 / 4)) / 2 - rho.log()
-        return log_q(rho.square() * k.to(x.dtype), stretch)
+        if boosts is None:
+            square = closed_form(chord2, _square, _square_slope) * k.to(x.dtype)
+            return log_q(square, closed_form(chord2, _stretch, _stretch_slope) if stretched else chord2)
+        stretch = closed_form(chord2, _stretch, _stretch_slope)
+        white = (left[rows] @ boosts).to(x.dtype).unflatten(-1, (len(loc), -1))
+        return log_q(white.square().sum(-1) * torch.exp(-2 * stretch), stretch)
 
     return by_blocks(block, len(x), len(loc), x)
+
+
+def _boosts(space: Tensor, first: Tensor, radius: Tensor) -> Tensor:
+    """Matrices (M,d,D) of the boosts that bring points to the origin, without their first row.
+
+    They take a point at distance r to ``R sinh(r/R)`` times the direction of its logarithm in the frame.
+    """
+    outer = space.unsqueeze(-1) * space.unsqueeze(-2) / (radius * (first + radius)).unsqueeze(-1)
+    eye = torch.eye(space.shape[-1], dtype=space.dtype, device=space.device)
+    return torch.cat([-(space / radius).unsqueeze(-1), eye + outer], dim=-1)
+
+
+def _arc(chord2: Tensor) -> Tensor:
+    return 2 * torch.asinh(chord2.sqrt() / 2)
+
+
+def _sine(chord2: Tensor) -> Tensor:
+    return torch.sqrt(chord2) * torch.sqrt(1 + chord2 / 4)
+
+
+def _square(chord2: Tensor) -> Tensor:
+    return _arc(chord2).square()
+
+
+def _square_slope(chord2: Tensor) -> Tensor:
+    return _arc(chord2) / _sine(chord2)
+
+
+def _stretch(chord2: Tensor) -> Tensor:
+    return torch.log(_sine(chord2) / _arc(chord2))
+
+
+def _stretch_slope(chord2: Tensor) -> Tensor:
+    near = chord2 < torch.finfo(chord2.dtype).eps ** 0.25
+    far = torch.where(near, torch.ones_like(chord2), chord2)
+    sine = _sine(far)
+    slope = ((1 + far / 2) / sine - 1 / _arc(far)) / (2 * sine)
+    return torch.where(near, 1 / 6 - chord2 * (7 / 180 - chord2 * (71 / 7560)), slope)
 
 
 def frechet_mean(manifold: Lorentz, x: Tensor, weights: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from .. import radial
 from ..geometry import Shape
 from ..kernel import Kernel, OnManifold, Params, register_kernel
 from ..manifolds.lorentz import pair, radius2, shoot
-from .hyperbolic import MAX_SCALE, average_weights, check_finite, check_scale, frechet_mean, largest, radial_pairs, same_points
+from .hyperbolic import MAX_SCALE, all_pairs, average_weights, check_finite, check_scale, frechet_mean, largest, same_points
 
 
 @register_kernel(geoopt.Lorentz, "riemannian_normal")
@@ -95,7 +95,7 @@ class HyperbolicRiemannianNormal(Kernel):
         w = self.expand(w, self.batch_shape(w))
         precision, bias = (t.to(x.dtype) for t in (w["scale"].double().pow(-2), -self.log_normalizer(w["scale"])))
         smallest = largest(precision) ** -0.5 if precision.numel() and not precision.is_meta else 1.0
-        log_q = radial_pairs(self.manifold, x, w["loc"], smallest, lambda r2, stretch: bias - r2 * (precision / 2))
+        log_q = all_pairs(self.manifold, x, w["loc"], lambda r2, _: bias - r2 * (precision / 2), smallest, stretched=False)
         return super().pairwise_log_prob(x, w) if log_q is None else log_q
 
     def rsample(self, w: Params, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:

@@ -21,13 +21,13 @@ from ..radial import NODES, REACH, legendre
 from .covariance import cholesky_logdet, covariance_from_raw, covariance_option, num_covariance_raw
 from .hyperbolic import (
     MAX_SCALE,
+    all_pairs,
     average_weights,
     check_finite,
     check_scale,
     frechet_mean,
     largest,
     log_stretch,
-    radial_pairs,
     same_points,
 )
 
@@ -58,7 +58,7 @@ class HyperbolicWrappedNormal(Kernel):
     Shapes: ``loc`` (*B,D); ``scale`` (*B,d) or (*B,1), standard deviations along the frame; ``covariance_matrix`` (*B,d,d).
 
     Args:
-        covariance: "diagonal", "isotropic" (``scale`` (*B,1) only, for networks), or "full".
+        covariance: "isotropic" (``scale`` (*B,1), the default of networks and fits), "diagonal", or "full".
 
     Raises:
         ValueError: a scale above ten radii of curvature, samples whose coordinates overflow.
@@ -77,7 +77,7 @@ class HyperbolicWrappedNormal(Kernel):
     parameter_names = ("loc", "scale | covariance_matrix")
     mean_kind = "frechet"
 
-    def __init__(self, manifold: geoopt.Manifold, point_shape: Shape, covariance: str = "diagonal") -> None:
+    def __init__(self, manifold: geoopt.Manifold, point_shape: Shape, covariance: str = "isotropic") -> None:
         super().__init__(manifold, point_shape)
         self.covariance = covariance_option(covariance, ("diagonal", "isotropic", "full"))
         self.max_scale = MAX_SCALE * math.sqrt(float(manifold.k.detach()))
@@ -127,16 +127,34 @@ class HyperbolicWrappedNormal(Kernel):
         return (both.log / factor).square().sum(-1), factor.log().sum(-1)
 
     def pairwise_log_prob(self, x: Tensor, w: Params) -> Tensor:
-        if self.covariance == "full" or w["scale"].shape[-1] != 1:
-            return super().pairwise_log_prob(x, w)
-        w = self.expand({**w, "scale": self._factor(w)}, self.batch_shape(w))
-        scale, constant = w["scale"].squeeze(-1), self.dim / 2 * math.log(2 * math.pi)
-        half, bias = (t.to(x.dtype) for t in (scale.pow(-2) / 2, -self.dim * scale.log() - constant))
-        smallest = -largest(-scale) or 1.0
-        log_q = radial_pairs(
-            self.manifold, x, w["loc"], smallest, lambda r2, stretch: bias - r2 * half - (self.dim - 1) * stretch
+        factor, constant = self._factor(w), self.dim / 2 * math.log(2 * math.pi)
+        loc = w["loc"].expand(*self.batch_shape(w), *self.point_shape)
+        whitening, log_det = self._whitening(factor)
+        bias = (-log_det - constant).to(x.dtype)
+        if whitening is None:
+            half = (factor.squeeze(-1).pow(-2) / 2).to(x.dtype)
+            smallest = -largest(-factor)
+        else:
+            half, smallest = torch.full_like(bias, 0.5), 1 / (largest(whitening.abs()) or 1.0)
+            whitening = whitening.expand(len(loc), self.dim, self.dim)
+        log_q = all_pairs(
+            self.manifold,
+            x,
+            loc,
+            lambda square, stretch: bias - square * half - (self.dim - 1) * stretch,
+            smallest or 1.0,
+            whitening,
         )
         return super().pairwise_log_prob(x, w) if log_q is None else log_q
+
+    def _whitening(self, factor: Tensor) -> tuple[Tensor | None, Tensor]:
+        """The inverse of the factor (*B,d,d), None where it is a number, and half the log determinant of the covariance."""
+        if self.covariance == "full":
+            eye = torch.eye(self.dim, dtype=factor.dtype, device=factor.device)
+            return torch.linalg.solve_triangular(factor, eye.expand_as(factor), upper=False), cholesky_logdet(factor)
+        if factor.shape[-1] == 1:
+            return None, self.dim * factor.squeeze(-1).log()
+        return torch.diag_embed(1 / factor), factor.log().sum(-1)
 
     def rsample(self, w: Params, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
         loc, factor = w["loc"], self._factor(w)
