@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..backends.pairs import by_blocks
 from ..curved import sine_ratio
-from ..manifolds.charts import Pair
+from ..manifolds.pairs import Pair
 from ..manifolds.lorentz import pair, radius2, shoot, time
 from ..special import closed_form
 
@@ -57,7 +57,8 @@ def all_pairs(
     """Matrix (N,M) of ``log_q(square, log stretch)`` from one product of Minkowski features in float64.
 
     ``square`` is the squared distance or, with ``whitening`` (M,d,d), the squared length of these matrices times the logarithms
-    in the frames; without ``stretched`` the second argument means nothing. The product cancels like ``time(x) time(loc)``; None where that would be seen at the ``smallest`` scale.
+    in the frames; without ``stretched`` the second argument means nothing. The product
+    cancels like ``time(x) time(loc)``; None where that would be seen at the ``smallest`` scale.
     """
     a, b, k = x[:, 1:].double(), loc[:, 1:].double(), radius2(manifold, x)
     radius, time_a, time_b = k.sqrt(), time(a, k), time(b, k)

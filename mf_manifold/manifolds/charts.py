@@ -1,98 +1,85 @@
-"""Pairs of points in stereographic coordinates, the one chart in which distances of constant curvature do not cancel.
-
-With curvature k, coordinates y and the gap ``1 + k |y|^2``, the metric is ``4 |dy|^2 / gap^2``. Everything about a pair follows
-from the difference of the coordinates and from the gaps (both without cancellation): hyperboloid, ball and projected sphere
-share these few lines. All of it is in float64.
-"""
+"""Named embeddings: what :func:`mf_manifold.manifolds.surface` makes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
 
 import torch
 from torch import Tensor
 
-from ..curved import arc_ratio, sine_ratio
+from .chart import ChartManifold
+from .named import register_surface
 
 
-@dataclass(frozen=True)
-class Pair:
-    """Two points: coordinates of the first (*B,d), both gaps (*B,1), coordinates of the second minus those of the first."""
+@register_surface("circle")
+def circle(radius: float = 1.0) -> ChartManifold:
+    """The circle in the plane, by the angle."""
 
-    y: Tensor
-    gap: Tensor
-    other_gap: Tensor
-    delta: Tensor
-    curvature: Tensor
+    def embedding(u: Tensor) -> Tensor:
+        return radius * torch.cat([u.cos(), u.sin()], dim=-1)
 
-    @property
-    def chord2(self) -> Tensor:
-        """Squared chord ``4 |delta|^2 / (gap gap')`` in the ambient (Minkowski or Euclidean) space of the model; (*B)."""
-        return 4 * (self.delta.square().sum(-1) / (self.gap * self.other_gap).squeeze(-1))
+    def coordinates(x: Tensor) -> Tensor:
+        return torch.atan2(x[..., 1:], x[..., :1])
 
-    @property
-    def dist2(self) -> Tensor:
-        """Squared distance (*B), with a finite gradient at 0."""
-        chord2 = self.chord2
-        return chord2 * arc_ratio(self.curvature * chord2)
-
-    @property
-    def dist(self) -> Tensor:
-        """Distance (*B), with gradient 0 at 0, the mean of the slopes on both sides of the kink."""
-        square = self.dist2
-        positive = square > 0
-        return torch.where(positive, torch.where(positive, square, torch.ones_like(square)).sqrt(), torch.zeros_like(square))
-
-    @property
-    def log(self) -> Tensor:
-        """The logarithm of the second point at the first, in the frame transported from the origin; (*B,d).
-
-        That frame is the one of the coordinate axes, scaled to unit length: ``2 dy / gap``.
-        """
-        ratio = sine_ratio(self.curvature * self.chord2).unsqueeze(-1)
-        return 2 * ratio / (self.gap * self.other_gap) * self.moved
-
-    @property
-    def moved(self) -> Tensor:
-        """The difference as the first point sees it: the logarithm but for a factor; (*B,d)."""
-        square = self.delta.square().sum(-1, keepdim=True)
-        return self.gap * self.delta + self.curvature * square * self.y
+    return ChartManifold(embedding, 1, coordinates=coordinates, periods=[2 * math.pi], box=[(-math.pi, math.pi)])
 
 
-class RoundPair(Pair):
-    """Two points of positive curvature: beyond a right angle the chord to the far side has the digits."""
+@register_surface("helix")
+def helix(radius: float = 1.0, pitch: float = 1.0) -> ChartManifold:
+    """The helix around the third axis, by the angle; ``pitch`` is its rise in a full turn."""
+    rise = pitch / (2 * math.pi)
 
-    @property
-    def far(self) -> Tensor:
-        """Whether the points are more than a right angle apart; (*B)."""
-        return self.curvature * self.chord2 > 2
+    def embedding(u: Tensor) -> Tensor:
+        return torch.cat([radius * u.cos(), radius * u.sin(), rise * u], dim=-1)
 
-    @property
-    def dist2(self) -> Tensor:
-        far, chord2 = self.far, self.chord2
-        near = torch.where(far, torch.zeros_like(chord2), chord2)
-        return torch.where(far, self._far_angle().square() / self.curvature, near * arc_ratio(self.curvature * near))
+    return ChartManifold(embedding, 1, coordinates=lambda x: x[..., 2:] / rise)
 
-    def _far_angle(self) -> Tensor:
-        """The angle, right where it is obtuse: ``|moved| = |delta| sqrt(gap gap') cos(angle / 2)``."""
-        far = self.far
-        size2, length2 = self.delta.square().sum(-1), self.moved.square().sum(-1)
-        known = far & (length2 > 0)
-        sine = torch.where(far, self.curvature * self.chord2 / 4, torch.ones_like(size2)).sqrt()
-        below = torch.where(far, size2, torch.ones_like(size2)) * (self.gap * self.other_gap).squeeze(-1)
-        cosine = torch.where(known, torch.where(known, length2, torch.ones_like(length2)).sqrt(), torch.zeros_like(length2))
-        return 2 * torch.atan2(sine, cosine / below.sqrt())
 
-    @property
-    def log(self) -> Tensor:
-        """As for any pair; opposite a point, where every direction is a shortest one, that of the first axis."""
-        far, moved = self.far.unsqueeze(-1), self.moved
-        near = torch.where(self.far, torch.zeros_like(self.chord2), self.chord2)
-        ratio = 2 * sine_ratio(self.curvature * near).unsqueeze(-1) / (self.gap * self.other_gap)
-        length2 = moved.square().sum(-1, keepdim=True)
-        opposite = far & (length2 == 0)
-        axis = torch.nn.functional.one_hot(torch.zeros_like(far[..., 0], dtype=torch.long), moved.shape[-1]).to(moved)
-        direction = torch.where(opposite, axis, moved)
-        unit = torch.where(far & ~opposite, length2, torch.ones_like(length2)).rsqrt()
-        angle = self._far_angle().unsqueeze(-1) / self.curvature.clamp_min(torch.finfo(moved.dtype).tiny).sqrt()
-        return torch.where(far, angle * unit * direction, ratio * torch.where(far, torch.zeros_like(moved), moved))
+@register_surface("cylinder")
+def cylinder(radius: float = 1.0) -> ChartManifold:
+    """The cylinder around the third axis, by angle and height."""
+
+    def embedding(u: Tensor) -> Tensor:
+        angle, height = u[..., :1], u[..., 1:]
+        return torch.cat([radius * angle.cos(), radius * angle.sin(), height], dim=-1)
+
+    def coordinates(x: Tensor) -> Tensor:
+        return torch.stack([torch.atan2(x[..., 1], x[..., 0]), x[..., 2]], dim=-1)
+
+    return ChartManifold(
+        embedding, 2, coordinates=coordinates, periods=[2 * math.pi, None], box=[(-math.pi, math.pi), None]
+    )
+
+
+@register_surface("swiss_roll")
+def swiss_roll() -> ChartManifold:
+    """The roll ``(t cos t, h, t sin t)`` with t > 0, by ``log t`` and ``h``."""
+
+    def embedding(u: Tensor) -> Tensor:
+        t, h = u[..., 0].exp(), u[..., 1]
+        return torch.stack([t * t.cos(), h, t * t.sin()], dim=-1)
+
+    def coordinates(x: Tensor) -> Tensor:
+        return torch.stack([torch.hypot(x[..., 0], x[..., 2]).log(), x[..., 1]], dim=-1)
+
+    return ChartManifold(embedding, 2, coordinates=coordinates)
+
+
+@register_surface("sphere_cap")
+def sphere_cap(radius: float = 1.0) -> ChartManifold:
+    """The open upper half of a sphere, by central projection onto the plane that touches its pole."""
+
+    def embedding(u: Tensor) -> Tensor:
+        return radius * torch.nn.functional.normalize(torch.cat([u, torch.ones_like(u[..., :1])], dim=-1), dim=-1)
+
+    return ChartManifold(embedding, 2, coordinates=lambda x: x[..., :2] / x[..., 2:])
+
+
+@register_surface("paraboloid")
+def paraboloid(curvature: float = 1.0) -> ChartManifold:
+    """The graph of ``curvature |u|^2 / 2`` over the plane."""
+
+    def embedding(u: Tensor) -> Tensor:
+        return torch.cat([u, curvature * u.square().sum(-1, keepdim=True) / 2], dim=-1)
+
+    return ChartManifold(embedding, 2, coordinates=lambda x: x[..., :2])

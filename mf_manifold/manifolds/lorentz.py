@@ -17,7 +17,7 @@ from .. import geometry
 from ..curved import cos_sqrt, log_sinc_sqrt, sinc_sqrt
 from ..geometry import Shape
 from . import register_config
-from .charts import Pair
+from .pairs import Pair
 
 register_config("Lorentz", lambda config: Lorentz(torch.tensor(config["k"], dtype=getattr(torch, config["dtype"]))))
 

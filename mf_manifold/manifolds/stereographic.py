@@ -21,7 +21,7 @@ from ..geometry import Shape
 from ..measure import register_measure
 from ..model import Model, model_of
 from . import register_config
-from .charts import Pair, RoundPair
+from .pairs import Pair, RoundPair
 from .lorentz import from_space, time
 
 CLASSES: dict[str, tuple[type[Stereographic], str]] = {
