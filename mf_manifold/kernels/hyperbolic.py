@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ..backends.pairs import by_blocks
 from ..curved import sine_ratio
-from ..manifolds.pairs import Pair
 from ..manifolds.lorentz import pair, radius2, shoot, time
+from ..manifolds.pairs import Pair
 from ..special import closed_form
 
 MAX_SCALE = 10.0  # in radii of curvature: wider laws live where no coordinate has digits left

@@ -21,8 +21,8 @@ from ..geometry import Shape
 from ..measure import register_measure
 from ..model import Model, model_of
 from . import register_config
-from .pairs import Pair, RoundPair
 from .lorentz import from_space, time
+from .pairs import Pair, RoundPair
 
 CLASSES: dict[str, tuple[type[Stereographic], str]] = {
     "PoincareBall": (PoincareBall, "isp_c"),
