@@ -30,7 +30,7 @@ def from_config(config: dict[str, Any]) -> geoopt.Manifold:
     return _BUILDERS[config["type"]](config)
 
 
-from . import charts, euclidean, product, scaled, spd, sphere, stiefel  # noqa: E402, F401
+from . import charts, euclidean, lorentz, product, scaled, spd, sphere, stereographic, stiefel  # noqa: E402, F401
 from .affine import AffineSubspace  # noqa: E402
 from .chart import ChartManifold  # noqa: E402
 from .correlation import Correlation  # noqa: E402
