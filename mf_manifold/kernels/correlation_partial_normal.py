@@ -9,11 +9,11 @@ from torch import Tensor
 from ..backends.bilinear import Bilinear
 from ..kernel import Params, register_kernel
 from ..manifolds.correlation import Correlation, factor_or_identity, from_partial_coordinates, partial_coordinates
-from .wide_normal import WideCoordinateNormal
+from .coordinate_normal import CoordinateNormal
 
 
 @register_kernel(Correlation, "partial_correlation_normal", default=True)
-class PartialCorrelationNormal(WideCoordinateNormal):
+class PartialCorrelationNormal(CoordinateNormal):
     r"""Law of a correlation matrix whose canonical partial correlations have normal Fisher z.
 
     .. math:: q(X) = N(z(X); z(loc), \Sigma), \qquad
@@ -40,6 +40,7 @@ class PartialCorrelationNormal(WideCoordinateNormal):
     0.797885
     """
 
+    mean_kind = "frechet"
     needs_double = True  # a float32 matrix has lost the digits of partial correlations near 1
     log_scale_range = (-7.0, 2.0)
 
