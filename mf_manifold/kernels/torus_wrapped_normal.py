@@ -98,7 +98,7 @@ class TorusWrappedNormal(Kernel):
         # one wide component would make every other one pay for its images: narrow and wide ones go apart
         w = self.expand(w, self.batch_shape(w))
         narrow = w["scale"].detach().amax(-1) < TWO_IMAGES
-        if bool(narrow.all()) or not bool(narrow.any()):
+        if narrow.is_meta or bool(narrow.all()) or not bool(narrow.any()):
             return self.log_prob(x.unsqueeze(1), w)
         groups = [narrow.nonzero().squeeze(1), (~narrow).nonzero().squeeze(1)]
         columns = [self.log_prob(x.unsqueeze(1), {k: v[group] for k, v in w.items()}) for group in groups]
