@@ -1,6 +1,8 @@
 """Kernels: one family a file, registered when imported here."""
 
 from . import (
+    affine_normal,
+    chart_pushforward_normal,
     coordinate_normal,
     correlation_lkj,
     correlation_partial_normal,
@@ -14,15 +16,25 @@ from . import (
     spd_riemannian_normal,
     spd_wishart,
     spd_wrapped_normal,
+    sphere_kent,
+    sphere_power_spherical,
+    sphere_spherical_cauchy,
+    sphere_stereographic_normal,
+    sphere_truncated_normal,
     sphere_von_mises_fisher,
     sphere_wrapped_normal,
+    star_shaped_radial_normal,
     stiefel_cayley_normal,
     stiefel_langevin,
+    surface_projected_normal,
+    surface_restricted_normal,
     torus_wrapped_normal,
     uniform,
 )
 
 __all__ = [
+    "affine_normal",
+    "chart_pushforward_normal",
     "coordinate_normal",
     "correlation_lkj",
     "correlation_partial_normal",
@@ -36,10 +48,18 @@ __all__ = [
     "spd_riemannian_normal",
     "spd_wishart",
     "spd_wrapped_normal",
+    "sphere_kent",
+    "sphere_power_spherical",
+    "sphere_spherical_cauchy",
+    "sphere_stereographic_normal",
+    "sphere_truncated_normal",
     "sphere_von_mises_fisher",
     "sphere_wrapped_normal",
+    "star_shaped_radial_normal",
     "stiefel_cayley_normal",
     "stiefel_langevin",
+    "surface_projected_normal",
+    "surface_restricted_normal",
     "torus_wrapped_normal",
     "uniform",
 ]

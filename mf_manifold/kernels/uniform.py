@@ -13,7 +13,7 @@ from torch.distributions import constraints
 from .. import geometry
 from ..geometry import Shape
 from ..kernel import Kernel, Params, register_kernel
-from ..manifolds import Grassmann, Torus
+from ..manifolds import Grassmann, StarShaped, Torus, TorusOfRevolution
 from ..measure import zeros_like_batch
 
 
@@ -21,6 +21,8 @@ from ..measure import zeros_like_batch
 @register_kernel(geoopt.Stiefel, "uniform")
 @register_kernel(Grassmann, "uniform")
 @register_kernel(Torus, "uniform")
+@register_kernel(StarShaped, "uniform")
+@register_kernel(TorusOfRevolution, "uniform")
 class Uniform(Kernel):
     r"""The law that no isometry changes, on any compact manifold.
 

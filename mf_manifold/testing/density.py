@@ -17,6 +17,7 @@ from ..distributions import KernelDistribution
 from ..geometry import Shape
 from ..kernel import Kernel, OnManifold, Params
 from ..mixture import Mixture
+from .steps import difference, distance, has_geodesics, step
 
 PILOT = 2048
 CHUNK = 2**14
@@ -116,13 +117,7 @@ def distribution_density(dist: KernelDistribution | Mixture, seed: int) -> Densi
 def _middle(manifold: geoopt.Manifold, x: Tensor) -> Tensor:
     """The sample that is nearest to the others on average."""
     some = x[:64]
-    return some[separation(manifold, some.unsqueeze(1), x.unsqueeze(0)).mean(1).argmin()]
-
-
-@singledispatch
-def separation(manifold: geoopt.Manifold, x: Tensor, y: Tensor) -> Tensor:
-    """How far apart points are: the geodesic distance, for manifolds without one what equals it to first order."""
-    return geometry.dist(manifold, x, y)
+    return some[distance(manifold, some.unsqueeze(1), x.unsqueeze(0)).mean(1).argmin()]
 
 
 def to_coords(manifold: geoopt.Manifold, x: Tensor, u: Tensor) -> Tensor:
@@ -144,11 +139,11 @@ class NormalChart:
 
     def coords(self, x: Tensor) -> Tensor:
         """Coordinates of points; (N,*E) -> (N,d)."""
-        return to_coords(self.manifold, self.center[0], geometry.logmap(self.manifold, self.center, x))
+        return to_coords(self.manifold, self.center[0], difference(self.manifold, self.center, x))
 
     def point(self, v: Tensor) -> Tensor:
         """Points with given coordinates; (N,d) -> (N,*E)."""
-        return geometry.expmap(self.manifold, self.center, geometry.from_coords(self.manifold, self.center, v))
+        return step(self.manifold, self.center, geometry.from_coords(self.manifold, self.center, v))
 
     def log_volume(self, v: Tensor) -> Tensor:
         """Log density of the Riemannian volume by Lebesgue measure of the coordinates; (N,d) -> (N)."""
@@ -166,6 +161,11 @@ class NormalChart:
 def chart(manifold: geoopt.Manifold, center: Tensor) -> NormalChart:
     """The coordinates in which a density is integrated; register others for a manifold without a logarithm."""
     return NormalChart(manifold, center)
+
+
+def has_volume(manifold: geoopt.Manifold, center: Tensor) -> bool:
+    """Whether the coordinates around a point know the density of the Riemannian volume."""
+    return has_geodesics(manifold) or type(chart(manifold, center)) is not NormalChart
 
 
 def log_coords(manifold: geoopt.Manifold, center: Tensor, x: Tensor) -> Tensor:

@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 
 from ..kernel import Kernel, Params
-from .density import Density, exp_coords, generator_for, kernel_density, log_coords, pilot, separation, to_dtype
+from .density import Density, exp_coords, generator_for, has_volume, kernel_density, log_coords, pilot, to_dtype
 from .integrals import critical_z
 from .perturb import derivatives, perturbed, special_points, zero_deltas
 from .report import demand, named_check
-from .rules import importance_rule
+from .rules import importance_rule, sample_rule
+from .steps import distance
 
 STEP = 1e-3
 PATHS = 2**12
@@ -28,8 +29,13 @@ def _difference(kernel: Kernel, w: Params, x: Tensor, unit: float, deltas: Param
 
 
 @named_check("gradients")
-def check_gradients(kernel: Kernel, params: Params, *, tolerance: float = 1e-6, seed: int = 0) -> None:
-    """Derivatives by the point and by every parameter equal finite differences, and stay finite at degenerate points."""
+def check_gradients(
+    kernel: Kernel, params: Params, *, tolerance: float = 1e-6, vanishes: bool = False, seed: int = 0
+) -> None:
+    """Derivatives by the point and by every parameter equal finite differences, and stay finite at degenerate points.
+
+    ``vanishes`` allows a density that is 0 at some of these, such as opposite its centre.
+    """
     w, density, generator = to_dtype(params, torch.float64), kernel_density(kernel, params), generator_for(seed)
     unit = pilot(density, seed).spread
     # drawn towards the centre, because differences fail next to the singularities that some densities have at the cut locus
@@ -49,14 +55,15 @@ def check_gradients(kernel: Kernel, params: Params, *, tolerance: float = 1e-6, 
             bool(error[worst] <= tolerance),
             f"derivative by {name}: {float(exact[worst]):.8g} by autograd, {float(approximate[worst]):.8g} by differences",
         )
-    _demand_finite(kernel, w, density.center, unit)
+    _demand_finite(kernel, w, density.center, unit, vanishes)
 
 
-def _demand_finite(kernel: Kernel, w: Params, center: Tensor, unit: float) -> None:
+def _demand_finite(kernel: Kernel, w: Params, center: Tensor, unit: float, vanishes: bool) -> None:
     x = special_points(kernel.manifold, center).clone().requires_grad_()
     deltas = zero_deltas(kernel, w, len(x))
     log_q = kernel.log_prob(x, perturbed(kernel, w, deltas, unit))
-    demand(bool(torch.isfinite(log_q).all()), f"log_prob is {log_q.tolist()} at the centre and its degenerate points")
+    sound = torch.isfinite(log_q) | (vanishes & (log_q == -torch.inf))
+    demand(bool(sound.all()), f"log_prob is {log_q.tolist()} at the centre and its degenerate points")
     for name, slope in derivatives(log_q.sum(), {"x": x, **deltas}).items():
         rows = (~torch.isfinite(slope.flatten(1)).all(1)).nonzero().flatten().tolist()
         demand(not rows, f"derivative by {name} is not finite at degenerate points {rows} (0 is the centre)")
@@ -76,7 +83,8 @@ def check_pathwise(kernel: Kernel, params: Params, *, seed: int = 0) -> None:
     deltas = zero_deltas(kernel, w, PATHS)
     x = kernel.rsample(perturbed(kernel, w, deltas, where.spread), (), generator_for(seed + 2))
     paths = _slopes(_bumps(density, x, targets, where.spread), deltas)
-    rule = importance_rule(density, where, seed, PATHS)
+    known = has_volume(density.manifold, density.center)
+    rule = importance_rule(density, where, seed, PATHS) if known else sample_rule(density, seed, PATHS)
     log_q = kernel.log_prob(rule.points, perturbed(kernel, w, deltas, where.spread))
     weight = torch.exp(log_q + rule.log_weights).unsqueeze(-1) * len(log_q)
     scores = _slopes(weight * _bumps(density, rule.points, targets, where.spread), deltas)
@@ -93,7 +101,7 @@ def check_pathwise(kernel: Kernel, params: Params, *, seed: int = 0) -> None:
 
 def _bumps(density: Density, x: Tensor, targets: Tensor, unit: float) -> Tensor:
     """``exp(-distance^2 / (2 d unit^2))`` (N,2): bounded and flat far away, so that no heavy tail spoils its mean."""
-    distances = separation(density.manifold, x.unsqueeze(1), targets.unsqueeze(0))
+    distances = distance(density.manifold, x.unsqueeze(1), targets.unsqueeze(0))
     return torch.exp(-distances.square() / (2 * density.dim * unit**2))
 
 

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .density import Density, Pilot, chart, exp_coords, generator_for, pilot
+from .density import Density, Pilot, chart, exp_coords, generator_for, has_volume, pilot
+from .report import Broken
 
 IMPORTANCE = 2**15
 DEGREES_OF_FREEDOM = 8.0
@@ -70,6 +71,12 @@ def importance_rule(density: Density, where: Pilot, seed: int, count: int = IMPO
     return Rule(x, log_volume - log_t - math.log(count), random=True)
 
 
+def sample_rule(density: Density, seed: int, count: int) -> Rule:
+    """The density's own samples: right for means by a sampler that other checks trust, and blind to the total mass."""
+    x = density.sample(count, generator_for(seed + 100))
+    return Rule(x, -density.log_prob_of(x) - math.log(count), random=True)
+
+
 def push(density: Density, v: Tensor) -> tuple[Tensor, Tensor]:
     """Points ``exp_center(v)`` and the log volume density of the map, -inf (at the centre) where ``v`` is no shortest way."""
     coordinates = chart(density.manifold, density.center)
@@ -105,4 +112,6 @@ def rule_for(density: Density, seed: int, mass_only: bool = False) -> Rule:
     ``mass_only`` promises that nothing but the density is integrated, which polar coordinates do on any sphere if it is zonal.
     """
     rule = exact_rule(density.manifold, density, seed, mass_only)
+    if rule is None and not has_volume(density.manifold, density.center):
+        raise Broken(f"no quadrature is known on {density.manifold.name} in {density.dim} dimensions; register an exact_rule")
     return importance_rule(density, pilot(density, seed), seed) if rule is None else rule

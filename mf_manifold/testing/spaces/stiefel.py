@@ -18,8 +18,9 @@ from ...geometry import Shape
 from ...manifolds.frames import complement
 from ...manifolds.stiefel import is_canonical
 from ...special import log_sinc_abs
-from ..density import NormalChart, chart, separation
+from ..density import NormalChart, chart
 from ..perturb import special_points
+from ..steps import distance, has_geodesics
 from ..symmetry import Transform, random_isometry, random_rotation
 
 _SPHERE = geoopt.Sphere()
@@ -74,12 +75,17 @@ class ColumnChart(NormalChart):
         return (self._angles(v) < math.pi).all(-1)
 
 
+@has_geodesics.register(geoopt.Stiefel)
+def _(manifold: geoopt.Stiefel) -> bool:
+    return False  # no logarithm
+
+
 @chart.register(geoopt.Stiefel)
 def _(manifold: geoopt.Stiefel, center: Tensor) -> NormalChart:
     return ColumnChart(manifold, center)
 
 
-@separation.register(geoopt.Stiefel)
+@distance.register(geoopt.Stiefel)
 def _(manifold: geoopt.Stiefel, x: Tensor, y: Tensor) -> Tensor:
     difference = x - y
     square = difference.square().sum((-2, -1))
