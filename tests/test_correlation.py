@@ -8,7 +8,7 @@ import geoopt
 import pytest
 import torch
 from table.common import F64, real
-from table.frames import CORRELATION, correlation_matrix
+from table.correlation import CORRELATION, correlation_matrix
 from torch import Tensor
 from torch.distributions import LKJCholesky
 

@@ -8,7 +8,7 @@ import geoopt
 import pytest
 import torch
 from table.common import F64, real
-from table.frames import SIMPLEX, composition
+from table.simplex import SIMPLEX, composition
 from torch import Tensor
 from torch.distributions import Dirichlet, LogisticNormal, MultivariateNormal, Normal
 

@@ -111,8 +111,8 @@ class LKJ(Kernel):
         least, smallest = _least_sampled(eta.dtype), float(eta.detach().min())
         if smallest < least:
             raise ValueError(
-                f"Expected a concentration of at least {least:.2g} for samples in {eta.dtype}, got {smallest:.2g}: too many would "
-                f"be singular to rounding. Take a larger one{'' if eta.dtype == torch.float64 else ' or float64'}."
+                f"Expected a concentration of at least {least:.2g} for samples in {eta.dtype}, got {smallest:.2g}: too many "
+                f"would be singular to rounding. Take a larger one{'' if eta.dtype == torch.float64 else ' or float64'}."
             )
 
     @property
