@@ -32,18 +32,20 @@ class ProjectedNormal(Kernel):
               z = \frac{L^{-1} x}{|L^{-1} x|},\ m = L^{-1} \mu,\ t = z \cdot m,\ \Sigma = L L^T.
 
     ``mean_vector`` is the mean of Y, any vector of R^D: no point of the sphere, hence not called ``loc``. Its length says how
-    concentrated the law is: ``mean_vector = loc / scale`` is, for a small scale, a bump at ``loc`` with that standard deviation,
-    and the zero vector the uniform law. Without ``covariance_matrix`` the covariance of Y is the identity. With one, (mean,
-    covariance) and (a mean, a^2 covariance) are the same law for every a > 0. The density is smooth and bounded everywhere.
+    concentrated the law is: ``mean_vector = loc / scale`` is, for a small scale, a bump at ``loc`` with that standard
+    deviation, and the zero vector the uniform law. Without ``covariance_matrix`` the covariance of Y is the identity. With one,
+    (mean, covariance) and (a mean, a^2 covariance) are the same law for every a > 0. The density is smooth and bounded.
     ``covariance="isotropic"`` and ``"full"`` name the two variants.
 
     **Measure**: surface of the unit sphere. **Exactness**: closed form; the integral is a recurrence of error functions,
     evaluated by a Chebyshev series.
 
-    **Range**: \|mean_vector\| up to 1e6 standard deviations, condition numbers of the covariance up to 1e6. Pairs at once, by a
-    matrix product, err by eps \|mean_vector\|^2. **Mean**: Fréchet, the direction of ``mean_vector`` (the first axis
-    where that is zero, as every point is one); not available with a covariance matrix. **Sampler**: exact and pathwise. Entropy and divergences have no closed form. The fit of the isotropic
-    variant is Newton's method on the mean vector, in which the log likelihood is strictly concave; the full one has none.
+    **Range**: \|mean_vector\| up to 1e6 standard deviations, condition numbers of the covariance up to 1e6. Pairs at once, by
+    a matrix product, err by eps \|mean_vector\|^2. **Mean**: Fréchet, the direction of ``mean_vector`` (the first axis where
+    that is zero, as every point is one); not available with a covariance matrix. **Sampler**: exact and pathwise.
+
+    Entropy and divergences have no closed form. The fit of the isotropic variant is Newton's method on the mean vector, in
+    which the log likelihood is strictly concave; the full one has none.
 
     Shapes: ``mean_vector`` (*B,D); ``covariance_matrix`` (*B,D,D).
 
@@ -61,7 +63,7 @@ class ProjectedNormal(Kernel):
     """
 
     parameter_names = ("mean_vector", "covariance_matrix (optional)")
-    mean_kind = "frechet"
+    mean_kind: str | None = "frechet"
     location = "mean_vector"
     log_scale_range = (-7.0, 1.5)
 
@@ -172,7 +174,7 @@ class ProjectedNormal(Kernel):
         mean = share @ unit
         spread = share @ chord2(unit, mean / mean.norm().clamp_min(torch.finfo(mean.dtype).tiny)) / self.dim
         if float(spread) < _LEAST_SPREAD:
-            raise ValueError("Expected points that are not all equal for a fit of projected_normal: its mean vector is infinite.")
+            raise ValueError("Expected points that are not all equal for a fit of projected_normal, got copies of one point.")
         start = mean / spread.sqrt()
         return {"mean_vector": maximise(lambda v: self._likelihood(v, unit, share), start).to(x.dtype)}
 

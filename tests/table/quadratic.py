@@ -11,7 +11,7 @@ from mf_manifold.linalg import congruence
 from mf_manifold.testing.density import generator_for
 from mf_manifold.testing.symmetry import random_rotation
 
-from .common import SPHERE, Case, case, covariance, real, unit_vector
+from .common import SPHERE, Case, case, covariance, unit_vector
 
 
 def _rotate(size: int) -> tuple[Callable[[Tensor], Tensor], Callable[[Params], Params]]:
@@ -23,14 +23,17 @@ def _rotate(size: int) -> tuple[Callable[[Tensor], Tensor], Callable[[Params], P
     return lambda x: x @ rotation.mT, act
 
 
+def _row(name: str, params: Params, label: str, size: int) -> Case:
+    return case(f"sphere{size - 1}-{name}_{label}", SPHERE, name, params, invariance={"transform": _rotate(size)})
+
+
 def rows() -> list[Case]:
     """From nearly uniform to narrow."""
     rows = []
     for size, lengths in {2: (0.0, 3.0), 3: (0.0, 1.0, 1e3), 4: (5.0,), 16: (8.0,)}.items():
         for length in lengths:
-            params, turn = {"mean_vector": length * unit_vector(size)}, {"transform": _rotate(size)}
-            rows.append(case(f"sphere{size - 1}-projected_normal_{length:g}", SPHERE, "projected_normal", params, invariance=turn))
+            rows.append(_row("projected_normal", {"mean_vector": length * unit_vector(size)}, f"{length:g}", size))
     for size, scale in ((2, 1.0), (3, 0.3), (3, 0.01), (5, 0.5)):
-        params, turn = {"mean_vector": unit_vector(size), "covariance_matrix": covariance(size, scale)}, {"transform": _rotate(size)}
-        rows.append(case(f"sphere{size - 1}-projected_normal_full_{scale:g}", SPHERE, "projected_normal", params, invariance=turn))
+        params = {"mean_vector": unit_vector(size), "covariance_matrix": covariance(size, scale)}
+        rows.append(_row("projected_normal", params, f"full_{scale:g}", size))
     return rows
