@@ -14,6 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .linalg import sym_eigvals
+
 _NODES, _END = 48, 6.1
 _NEWTON_STEPS = 14
 
@@ -67,7 +69,10 @@ def _shifted(a: Tensor, multiplicities: tuple[int, ...] | None) -> tuple[Tensor,
 
 
 def log_quadratic_excess(a: Tensor, multiplicities: tuple[int, ...] | None = None) -> Tensor:
-    """:func:`log_quadratic_normalizer` less the largest a_i: the part that grows like a logarithm only; float64."""
+    """:func:`log_quadratic_normalizer` less the largest a_i, which is a constant to gradients; float64.
+
+    The part that grows like a logarithm only. Its gradient by a_i is still E x_i^2: subtract max a, detached, elsewhere too.
+    """
     values, _, halves, dim = _shifted(a, multiplicities)
     return _contour(values, halves).log_sum + math.log(2.0) + dim / 2.0 * math.log(math.pi)
 
@@ -107,6 +112,25 @@ def quadratic_moments(a: Tensor, multiplicities: tuple[int, ...] | None = None) 
     second = (share.unsqueeze(-2) * inverse).real.sum(-1)
     fourth = ((share.unsqueeze(-2) * inverse) @ inverse.mT).real
     return QuadraticMoments(rule.log_sum + math.log(2.0) + dim / 2.0 * math.log(math.pi), second, fourth)
+
+
+def second_moment_matrix(a: Tensor) -> Tensor:
+    """E x x^T of the law proportional to exp(x^T a x) on the sphere, for symmetric a; (*B,D,D) -> (*B,D,D), float64.
+
+    The contour integral of resolvents (s - a)^-1 / 2: no eigenvector, so that gradients exist at repeated eigenvalues.
+
+    >>> second_moment_matrix(torch.zeros(2, 2, dtype=torch.float64)).mul(2).round(decimals=9).tolist()
+    [[1.0, 0.0], [0.0, 1.0]]
+    """
+    wide = a.double()
+    values = sym_eigvals(wide)
+    shifted, top, halves, _ = _shifted(values, None)
+    rule = _contour(shifted, halves)
+    share = rule.terms / rule.terms.real.sum(-1, keepdim=True)
+    eye = torch.eye(a.shape[-1], dtype=torch.float64, device=a.device)
+    s = (rule.gaps + shifted.unsqueeze(-1))[..., 0, :]
+    resolvents = torch.linalg.inv(s[..., None, None] * eye - (wide - top[..., None, None] * eye).unsqueeze(-3))
+    return (0.5 * share[..., None, None] * resolvents).sum(-3).real
 
 
 _LOG_START, _LOG_END, _LOG_STEP = -38.0, 76.0, 0.5

@@ -39,3 +39,16 @@ def covariance_from_raw(kernel: Kernel, raw: Tensor, n: int) -> Tensor:
 def cholesky_logdet(factor: Tensor) -> Tensor:
     """Half the log determinant of ``L L^T``."""
     return factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+
+
+def whitening(covariance: Tensor) -> tuple[Tensor, Tensor]:
+    """Inverse Cholesky factor of a covariance and half its log determinant, in float64; (*B,n,n) -> (*B,n,n), (*B)."""
+    factor = torch.linalg.cholesky(covariance.double())
+    eye = torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device)
+    return torch.linalg.solve_triangular(factor, eye, upper=False), cholesky_logdet(factor)
+
+
+def colour(noise: Tensor, covariance: Tensor) -> Tensor:
+    """Standard normal vectors (*S,*B,n) turned into ones with a covariance (*B,n,n), whose factor is taken in float64."""
+    factor = torch.linalg.cholesky(covariance.double()).to(noise.dtype)
+    return (factor @ noise.unsqueeze(-1)).squeeze(-1)

@@ -18,7 +18,7 @@ from ..geometry import Shape
 from ..half_line import log_moment
 from ..kernel import Kernel, Params, register_kernel
 from ..manifolds.sphere import chord2
-from .covariance import cholesky_logdet, covariance_from_raw, covariance_option, num_covariance_raw
+from .covariance import colour, covariance_from_raw, covariance_option, num_covariance_raw, whitening
 
 _LEAST_SPREAD = 1e-12  # mean squared chord from the mean direction, per dimension, below which points count as equal
 
@@ -94,7 +94,7 @@ class ProjectedNormal(Kernel):
         unit, mean = geometry.project(self.manifold, x.double()), w["mean_vector"].double()
         if self.covariance == "isotropic":
             return self._isotropic(unit, mean).to(x.dtype)
-        inverse, log_det = _whitening(w)
+        inverse, log_det = whitening(w["covariance_matrix"])
         white = (inverse @ unit.unsqueeze(-1)).squeeze(-1)
         return (self._whitened(white, (inverse @ mean.unsqueeze(-1)).squeeze(-1)) - log_det).to(x.dtype)
 
@@ -126,7 +126,7 @@ class ProjectedNormal(Kernel):
         return by_blocks(block, len(x), len(mean), x)
 
     def _full_pairs(self, unit: Tensor, mean: Tensor, w: Params, x: Tensor) -> Tensor:
-        inverse, log_det = _whitening(w)
+        inverse, log_det = whitening(w["covariance_matrix"])
         white_mean = (inverse @ mean.unsqueeze(-1)).squeeze(-1)
         stacked = inverse.flatten(0, 1).mT  # one product whitens every point for every component
 
@@ -140,7 +140,7 @@ class ProjectedNormal(Kernel):
         mean = w["mean_vector"]
         noise = torch.randn((*sample_shape, *mean.shape), generator=generator, dtype=mean.dtype, device=mean.device)
         if self.covariance == "full":
-            noise = (torch.linalg.cholesky(w["covariance_matrix"]) @ noise.unsqueeze(-1)).squeeze(-1)
+            noise = colour(noise, w["covariance_matrix"])
         return geometry.project(self.manifold, mean + noise)
 
     def centered(self, points: Tensor, scale: Tensor) -> Params:
@@ -185,13 +185,6 @@ class ProjectedNormal(Kernel):
             (slope,) = torch.autograd.grad(log_moment(self.dim, t).sum(), t, create_graph=True)
             (curvature,) = torch.autograd.grad(slope.sum(), t)
         radius, variance = (t + slope).detach(), 1 + curvature  # of |Y| given its direction
-        hessian = unit.mT @ ((share * variance).unsqueeze(-1) * unit) - torch.eye(len(mean)).to(unit)
+        hessian = unit.mT @ ((share * variance).unsqueeze(-1) * unit) - torch.diag(torch.ones_like(mean))
         gradient = (share * radius) @ unit - mean
         return share @ self._isotropic(unit, mean), gradient, hessian
-
-
-def _whitening(w: Params) -> tuple[Tensor, Tensor]:
-    """Inverse Cholesky factor of the covariance and half its log determinant, in float64."""
-    factor = torch.linalg.cholesky(w["covariance_matrix"].double())
-    eye = torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device)
-    return torch.linalg.solve_triangular(factor, eye, upper=False), cholesky_logdet(factor)
