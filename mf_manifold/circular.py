@@ -135,9 +135,7 @@ def _extremes(scale: Tensor) -> tuple[float, float]:
     return low, high
 
 
-def log_wrapped_normal_1d(
-    delta: Tensor, scale: Tensor | float, scale_range: tuple[float, float] | None = None
-) -> Tensor:
+def log_wrapped_normal_1d(delta: Tensor, scale: Tensor | float, scale_range: tuple[float, float] | None = None) -> Tensor:
     """Log-density of the wrapped normal on the circle at the angular difference `delta` (radians, any real).
 
     log sum_k N(delta + 2 pi k; 0, scale^2), summed over images where scale^2 < 2 pi and otherwise through

@@ -40,9 +40,7 @@ def _product_with(manifold: geoopt.ProductManifold, name: Name, params: Mapping[
         own = {k.removesuffix(f"_{i}"): v for k, v in params.items() if k.endswith(f"_{i}")}
         parts.append(_kernel_with(part, part_name, own, manifold.shapes[i]))
     options = [part.options for part in parts]
-    return kernel_for(
-        manifold, (manifold.n_elements,), "product", kernels=[part.name for part in parts], part_options=options
-    )
+    return kernel_for(manifold, (manifold.n_elements,), "product", kernels=[part.name for part in parts], part_options=options)
 
 
 def _kernel_with(manifold: geoopt.Manifold, name: Name, params: Mapping[str, Any], point_shape: Shape | None) -> Kernel:

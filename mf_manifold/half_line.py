@@ -81,13 +81,11 @@ def _log_half_normal(t: Tensor, tilt: bool) -> Tensor:
 
 
 def _log_laplace(k: int, t: Tensor, tilt: bool) -> Tensor:
-    a = torch.asinh(t * (0.5 / math.sqrt(k)))
-    over = torch.exp(-a)  # sqrt(k) / p
-    w = math.sqrt(k) * (over + 1.0 / over)
-    exponent = -k / 2.0 * over.square()
+    a, w = torch.asinh(t * (0.5 / math.sqrt(k))), torch.sqrt(t.square() + 4.0 * k)
+    exponent = -((w - t) / 2.0).square() / 2.0  # for t >> 0 the difference is off by eps t, its square by eps k only
     if tilt:
         left = t < 0
-        p = math.sqrt(k) / torch.where(left, over, 1.0)
+        p = math.sqrt(k) * torch.exp(torch.where(left, a, 0.0))
         exponent = torch.where(left, p * t - p.square() / 2.0, torch.where(left, 0.0, exponent))
     base = (k + 0.5) * a + exponent - 0.5 * w.log()
     return base + (0.5 * (k + 0.5) * math.log(k) + 0.5 * _LOG_TWO_PI) + _chebyshev(t / w, _series(k, t.dtype))
