@@ -115,16 +115,23 @@ def _asinh_ratio(u: Tensor) -> Tensor:
     return torch.where(near, series, torch.asinh(large) / large)
 
 
-def _radial_2x2(x: Tensor, loc: Tensor) -> tuple[Tensor, Tensor]:
-    """With the gap h of the log-eigenvalues, ``sinh(h/2)^2 = ((Y11 - Y22)^2 / 4 + Y12^2) / det Y``."""
-    inverse, log_det_loc = _inverse_factor(loc)
-    difference = [a - b for a, b in zip(_entries(x), _entries(loc), strict=True)]
-    e11, e21, e22 = _whitened_entries(inverse, difference)
+def _gap_2x2(excess: Entries, x: Tensor, log_det_loc: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """``log det Y`` of ``Y = 1 + excess``, ``u = sinh(h/2)^2`` and ``(h/2) / sinh(h/2)``, h the gap of its log-eigenvalues.
+
+    ``u = ((Y11 - Y22)^2 / 4 + Y21^2) / det Y``.
+    """
+    e11, e21, e22 = excess
     near = e11.abs() + e22.abs() < 0.5
     change = torch.where(near, e11 + e22 + e11 * e22 - e21.square(), 0.0)
     log_det = torch.where(near, torch.log1p(change), _inverse_factor(x)[1] - log_det_loc)
     u = ((e11 - e22).square() / 4 + e21.square()) * torch.exp(-log_det)
-    ratio = _asinh_ratio(u)
+    return log_det, u, _asinh_ratio(u)
+
+
+def _radial_2x2(x: Tensor, loc: Tensor) -> tuple[Tensor, Tensor]:
+    inverse, log_det_loc = _inverse_factor(loc)
+    difference = [a - b for a, b in zip(_entries(x), _entries(loc), strict=True)]
+    log_det, u, ratio = _gap_2x2(_whitened_entries(inverse, difference), x, log_det_loc)
     return log_det.square() / 2 + 2 * u * ratio.square(), -ratio.log()
 
 
@@ -136,20 +143,33 @@ def tangent(x: Tensor, loc: Tensor) -> Tensor:
     x, loc = sym(x.double()), sym(loc.double())
     inverse_root, difference = sym_inv_sqrtm(loc), x - loc
     excess = sym(congruence(inverse_root, difference))  # Y - 1
+    eye = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
+    if len(eye) == 2:  # the traceless parts of Y and of its logarithm are multiples of each other
+        log_det, _, ratio = _gap_2x2(_entries(excess), x, _inverse_factor(loc)[1])
+        traceless = excess - excess.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None] * eye
+        return log_det[..., None, None] / 2 * eye + (ratio * torch.exp(-log_det / 2))[..., None, None] * traceless
     correction = _inverse_factor(x)[0] @ difference @ inverse_root
     back = correction.mT @ correction - excess  # Y^-1 - 1
-    two = 2 * torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
-    return sym_logm(two + excess) - sym_logm(two + back)
+    return sym_logm(2 * eye + excess) - sym_logm(2 * eye + back)
 
 
-def frechet_mean(x: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Weighted affine-invariant mean of matrices (N,p,p), float64: the zero of the mean tangent, by damped fixed-point steps.
+def shares(x: Tensor, weights: Tensor | None) -> Tensor:
+    """Weights of points (N,p,p) as float64 that sum to one, equal ones by default.
+
+    >>> shares(torch.eye(2).expand(4, 2, 2), None).tolist()
+    [0.25, 0.25, 0.25, 0.25]
+    """
+    weights = torch.ones_like(x[:, 0, 0]) if weights is None else weights
+    return weights.double() / weights.double().sum()
+
+
+def frechet_mean(x: Tensor, share: Tensor) -> Tensor:
+    """Affine-invariant mean of matrices (N,p,p) with weights ``share`` that sum to one, by damped fixed-point steps; float64.
 
     Raises:
         ValueError: no convergence, which ill-conditioned matrices can cause.
     """
     x = sym(x.double())
-    share = torch.full_like(x[:, 0, 0], 1 / len(x)) if weights is None else weights.to(x) / weights.sum()
     loc, step = sym_expm(torch.einsum("n,nij->ij", share, sym_logm(x))), 1.0
     move = torch.einsum("n,nij->ij", share, tangent(x, loc))
     for _ in range(KARCHER_STEPS):

@@ -12,9 +12,8 @@ Entries = list[Tensor]  # lower triangle by rows: (0,0), (1,0), (1,1), (2,0), (2
 
 
 def _quotient(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """Quotient, 0 where the denominator is 0."""
-    zero = denominator == 0
-    return torch.where(zero, 0.0, numerator / torch.where(zero, 1.0, denominator))
+    """Quotient, 0 where the denominator is 0; there its derivative is NaN, as no difference quotient tells it."""
+    return torch.where(denominator == 0, 0.0, numerator / denominator)
 
 
 def _independence(diagonal: tuple[Tensor, ...], off: tuple[Tensor, ...]) -> Tensor:
@@ -82,7 +81,7 @@ class _Eigenvalues3(torch.autograd.Function):
 def eigenvalues_3x3(entries: Entries) -> tuple[Tensor, Tensor, Tensor]:
     """Descending eigenvalues of symmetric 3 x 3 matrices, for use inside symmetric functions of them.
 
-    ``entries`` are the lower triangle by rows. Second derivatives lose digits where eigenvalues meet.
+    ``entries`` are the lower triangle by rows. Second derivatives lose digits as eigenvalues meet, and are NaN at a tie.
 
     >>> entries = [torch.tensor(v, dtype=torch.float64) for v in (2.0, 1.0, 2.0, 0.0, 0.0, 5.0)]
     >>> [round(float(v), 6) for v in eigenvalues_3x3(entries)]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from ..affine_invariant import frechet_mean, square_distance
+from ..affine_invariant import frechet_mean, shares, square_distance
 from ..backends.pairs import by_blocks
 from ..geometry import Shape
 from ..kernel import Kernel, OnManifold, Params, register_kernel
@@ -129,10 +129,10 @@ class SPDRiemannianNormal(AffineInvariantKernel):
         return (log_normalizer(t, p) - log_normalizer(s, p) + bend * mean_square(s, p)).to(w["loc"].dtype)
 
     def fit(self, x: Tensor, weights: Tensor | None = None) -> Params:
-        loc = frechet_mean(x, weights)
-        square = square_distance(x, loc)
-        mean = square.mean() if weights is None else (weights.to(square) * square).sum() / weights.sum()
-        return {"loc": loc.to(x.dtype), "scale": _scale_of(mean, self.point_shape[0]).to(x.dtype)}
+        share = shares(x, weights)
+        loc = frechet_mean(x, share)
+        square = share @ square_distance(x, loc)
+        return {"loc": loc.to(x.dtype), "scale": _scale_of(square, self.point_shape[0]).to(x.dtype)}
 
 
 def _scale_of(square: Tensor, p: int) -> Tensor:

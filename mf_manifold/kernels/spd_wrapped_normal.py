@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from ..affine_invariant import frechet_mean, radial, tangent
+from ..affine_invariant import frechet_mean, radial, shares, tangent
 from ..geometry import Shape
 from ..kernel import Kernel, OnManifold, Params, register_kernel
-from ..linalg import congruence, sum_log_sinhc_gaps, svec, sym, sym_eigvals, sym_expm, sym_sqrtm, unsvec
+from ..linalg import congruence, svec, sym, sym_expm, sym_sqrtm, unsvec
 from .covariance import cholesky_logdet, covariance_from_raw, covariance_option, num_covariance_raw
 from .spd_geodesic import AffineInvariantKernel
 
@@ -35,7 +35,8 @@ class SPDWrappedNormal(AffineInvariantKernel):
 
     **Measure**: Riemannian volume of the manifold's metric; the formula is by the affine-invariant one.
     **Exactness**: closed form, the exponential map has one inverse.
-    **Range**: scales from 1e-4 to 3, condition numbers of ``loc`` and points to 1e6.
+    **Range**: scales from 1e-4 to 3, condition numbers of ``loc`` and points to 1e6. Samples can be singular to
+    rounding where ``2 s sqrt(2 p) > log(1 / eps)``.
     **Mean**: Fréchet, ``loc`` (affine-invariant metric).
     **Sampler**: pathwise.
     **Fit**: maximum likelihood by L-BFGS steps in the tangent space of the Fréchet mean, with the spread that is best for each
@@ -84,14 +85,12 @@ class SPDWrappedNormal(AffineInvariantKernel):
         return {"loc": loc, "covariance_matrix": constraints.positive_definite}
 
     def _log_prob(self, x: Tensor, w: Params) -> Tensor:
+        square, gaps = radial(x, w["loc"])
         if "scale" in w and w["scale"].shape[-1] == 1:
-            square, gaps = radial(x, w["loc"])
             log_scale = w["scale"].double()[..., 0].log()
             quadratic, log_det = square * torch.exp(-2 * log_scale), self.dim * log_scale
         else:
-            t = tangent(x, w["loc"])
-            quadratic, log_det = self._quadratic(svec(t), w)
-            gaps = sum_log_sinhc_gaps(sym_eigvals(t))
+            quadratic, log_det = self._quadratic(svec(tangent(x, w["loc"])), w)
         return (-quadratic / 2 - log_det - self.dim / 2 * math.log(2 * math.pi) - gaps).to(x.dtype)
 
     def _quadratic(self, v: Tensor, w: Params) -> tuple[Tensor, Tensor]:
@@ -149,9 +148,8 @@ class SPDWrappedNormal(AffineInvariantKernel):
         return torch.diag_embed(w["scale"].double().square().expand(*w["scale"].shape[:-1], self.dim))
 
     def fit(self, x: Tensor, weights: Tensor | None = None) -> Params:
-        start = frechet_mean(x, weights)
-        share = torch.full_like(x[:, 0, 0], 1 / len(x), dtype=torch.float64) if weights is None else weights / weights.sum()
-        loc = _minimise(lambda loc: self._profile(x, share, loc), start)
+        share = shares(x, weights)
+        loc = _minimise(lambda loc: self._profile(x, share, loc), frechet_mean(x, share))
         spread = self._spread(x, share, loc)
         name = "scale" if self.covariance == "diagonal" else "covariance_matrix"
         return {"loc": loc.to(x.dtype), name: (spread.sqrt() if name == "scale" else spread).to(x.dtype)}

@@ -13,12 +13,16 @@ from torch.distributions import constraints
 from .. import geometry
 from ..geometry import Shape
 from ..kernel import Kernel, Params, register_kernel
-from ..manifolds import Torus
+from ..manifolds import Grassmann, StarShaped, Torus, TorusOfRevolution
 from ..measure import zeros_like_batch
 
 
 @register_kernel(geoopt.Sphere, "uniform")
+@register_kernel(geoopt.Stiefel, "uniform")
+@register_kernel(Grassmann, "uniform")
 @register_kernel(Torus, "uniform")
+@register_kernel(StarShaped, "uniform")
+@register_kernel(TorusOfRevolution, "uniform")
 class Uniform(Kernel):
     r"""The law that no isometry changes, on any compact manifold.
 

@@ -30,7 +30,30 @@ def from_config(config: dict[str, Any]) -> geoopt.Manifold:
     return _BUILDERS[config["type"]](config)
 
 
-from . import euclidean, product, scaled, spd, sphere  # noqa: E402, F401
+from . import charts, euclidean, product, scaled, spd, sphere, stiefel  # noqa: E402, F401
+from .affine import AffineSubspace  # noqa: E402
+from .chart import ChartManifold  # noqa: E402
+from .correlation import Correlation  # noqa: E402
+from .ellipsoid import Ellipsoid  # noqa: E402
+from .grassmann import Grassmann  # noqa: E402
+from .named import register_surface, surface  # noqa: E402
+from .simplex import Simplex  # noqa: E402
+from .star_shaped import StarShaped  # noqa: E402
 from .torus import Torus  # noqa: E402
+from .torus_of_revolution import TorusOfRevolution  # noqa: E402
 
-__all__ = ["Torus", "from_config", "register_config"]
+__all__ = [
+    "AffineSubspace",
+    "ChartManifold",
+    "Correlation",
+    "Ellipsoid",
+    "Grassmann",
+    "Simplex",
+    "StarShaped",
+    "Torus",
+    "TorusOfRevolution",
+    "from_config",
+    "register_config",
+    "register_surface",
+    "surface",
+]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import singledispatch
 from typing import NamedTuple
 
 import geoopt
@@ -16,6 +17,7 @@ from ..distributions import KernelDistribution
 from ..geometry import Shape
 from ..kernel import Kernel, OnManifold, Params
 from ..mixture import Mixture
+from .steps import difference, distance, has_geodesics, step
 
 PILOT = 2048
 CHUNK = 2**14
@@ -115,7 +117,7 @@ def distribution_density(dist: KernelDistribution | Mixture, seed: int) -> Densi
 def _middle(manifold: geoopt.Manifold, x: Tensor) -> Tensor:
     """The sample that is nearest to the others on average."""
     some = x[:64]
-    return some[geometry.dist(manifold, some.unsqueeze(1), x.unsqueeze(0)).mean(1).argmin()]
+    return some[distance(manifold, some.unsqueeze(1), x.unsqueeze(0)).mean(1).argmin()]
 
 
 def to_coords(manifold: geoopt.Manifold, x: Tensor, u: Tensor) -> Tensor:
@@ -128,15 +130,52 @@ def to_coords(manifold: geoopt.Manifold, x: Tensor, u: Tensor) -> Tensor:
     return (torch.linalg.pinv(basis.mT) @ u.flatten(u.ndim - ndim).unsqueeze(-1)).squeeze(-1)
 
 
+class NormalChart:
+    """Normal coordinates around one centre (*E); :meth:`point` understands N centres (N,*E) too."""
+
+    def __init__(self, manifold: geoopt.Manifold, center: Tensor) -> None:
+        self.manifold = manifold
+        self.center = center if center.ndim > geometry.point_ndim(manifold) else center.unsqueeze(0)
+
+    def coords(self, x: Tensor) -> Tensor:
+        """Coordinates of points; (N,*E) -> (N,d)."""
+        return to_coords(self.manifold, self.center[0], difference(self.manifold, self.center, x))
+
+    def point(self, v: Tensor) -> Tensor:
+        """Points with given coordinates; (N,d) -> (N,*E)."""
+        return step(self.manifold, self.center, geometry.from_coords(self.manifold, self.center, v))
+
+    def log_volume(self, v: Tensor) -> Tensor:
+        """Log density of the Riemannian volume by Lebesgue measure of the coordinates; (N,d) -> (N)."""
+        u = geometry.from_coords(self.manifold, self.center, v)
+        return geometry.logdet_expmap(self.manifold, self.center, u)
+
+    def reached(self, v: Tensor, x: Tensor) -> Tensor:
+        """Whether ``v`` are the coordinates that ``x = point(v)`` has; (N,d), (N,*E) -> (N)."""
+        length = v.norm(dim=-1)
+        # false beyond the cut locus, and where a matrix is so ill-conditioned that float64 does not hold its small eigenvalues
+        return (geometry.dist(self.manifold, self.center, x) - length).abs() < 1e-8 * length + 1e-12
+
+
+@singledispatch
+def chart(manifold: geoopt.Manifold, center: Tensor) -> NormalChart:
+    """The coordinates in which a density is integrated; register others for a manifold without a logarithm."""
+    return NormalChart(manifold, center)
+
+
+def has_volume(manifold: geoopt.Manifold, center: Tensor) -> bool:
+    """Whether the coordinates around a point know the density of the Riemannian volume."""
+    return has_geodesics(manifold) or type(chart(manifold, center)) is not NormalChart
+
+
 def log_coords(manifold: geoopt.Manifold, center: Tensor, x: Tensor) -> Tensor:
-    """Normal coordinates of ``x`` (N,*E) around one centre (*E); -> (N,d)."""
-    return to_coords(manifold, center, geometry.logmap(manifold, center.unsqueeze(0), x))
+    """Coordinates of ``x`` (N,*E) around one centre (*E); -> (N,d)."""
+    return chart(manifold, center).coords(x)
 
 
 def exp_coords(manifold: geoopt.Manifold, center: Tensor, v: Tensor) -> Tensor:
-    """Points with normal coordinates ``v`` (N,d) around one centre (*E) or N centres (N,*E); -> (N,*E)."""
-    around = center if center.ndim > geometry.point_ndim(manifold) else center.unsqueeze(0)
-    return geometry.expmap(manifold, around, geometry.from_coords(manifold, around, v))
+    """Points with coordinates ``v`` (N,d) around one centre (*E) or N centres (N,*E); -> (N,*E)."""
+    return chart(manifold, center).point(v)
 
 
 class Pilot(NamedTuple):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .. import geometry
 from ..kernel import Kernel, Params
-from .density import Density, exp_coords, generator_for, kernel_density, log_coords, pilot, to_dtype
+from .density import Density, exp_coords, generator_for, has_volume, kernel_density, log_coords, pilot, to_dtype
 from .integrals import critical_z
 from .perturb import derivatives, perturbed, special_points, zero_deltas
 from .report import demand, named_check
-from .rules import importance_rule
+from .rules import importance_rule, sample_rule
+from .steps import distance
 
 STEP = 1e-3
 PATHS = 2**12
@@ -77,7 +77,8 @@ def check_pathwise(kernel: Kernel, params: Params, *, seed: int = 0) -> None:
     deltas = zero_deltas(kernel, w, PATHS)
     x = kernel.rsample(perturbed(kernel, w, deltas, where.spread), (), generator_for(seed + 2))
     paths = _slopes(_bumps(density, x, targets, where.spread), deltas)
-    rule = importance_rule(density, where, seed, PATHS)
+    known = has_volume(density.manifold, density.center)
+    rule = importance_rule(density, where, seed, PATHS) if known else sample_rule(density, seed, PATHS)
     log_q = kernel.log_prob(rule.points, perturbed(kernel, w, deltas, where.spread))
     weight = torch.exp(log_q + rule.log_weights).unsqueeze(-1) * len(log_q)
     scores = _slopes(weight * _bumps(density, rule.points, targets, where.spread), deltas)
@@ -94,7 +95,7 @@ def check_pathwise(kernel: Kernel, params: Params, *, seed: int = 0) -> None:
 
 def _bumps(density: Density, x: Tensor, targets: Tensor, unit: float) -> Tensor:
     """``exp(-distance^2 / (2 d unit^2))`` (N,2): bounded and flat far away, so that no heavy tail spoils its mean."""
-    distances = geometry.dist(density.manifold, x.unsqueeze(1), targets.unsqueeze(0))
+    distances = distance(density.manifold, x.unsqueeze(1), targets.unsqueeze(0))
     return torch.exp(-distances.square() / (2 * density.dim * unit**2))
 
 

@@ -15,7 +15,7 @@ from ..distributions import KernelDistribution
 from ..kernel import Kernel, Params
 from ..manifolds.product import split
 from ..measure import Measure, log_ratio, measure_kinds
-from .density import generator_for, kernel_density, to_dtype
+from .density import exp_coords, generator_for, kernel_density, to_dtype
 from .report import Broken, demand, named_check
 from .structure import demand_close
 
@@ -33,11 +33,11 @@ def log_density_of_coordinates(manifold: geoopt.Manifold, x: Tensor, coordinates
     """Log density, by the Riemannian volume, of Lebesgue measure in coordinates (N,d); -> (N).
 
     ``coordinates(x, y)`` are those of ``y`` in a chart that may depend on ``x``. The Jacobian is that of
-    ``v -> coordinates(exp_x(v))`` at 0, v orthonormal.
+    ``v -> coordinates(exp_x(v))`` at 0, v orthonormal; any step that is right to first order will do for exp.
     """
     dim = geometry.intrinsic_dim(manifold, tuple(x.shape[1:]))
     zero = torch.zeros(len(x), dim, dtype=x.dtype)
-    moved = lambda v: coordinates(x, geometry.expmap(manifold, x, geometry.from_coords(manifold, x, v)))  # noqa: E731
+    moved = lambda v: coordinates(x, exp_coords(manifold, x, v))  # noqa: E731
     return torch.linalg.slogdet(jacobian(moved, zero)).logabsdet
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import geometry
-from .density import Density, Pilot, exp_coords, generator_for, pilot
+from .density import Density, Pilot, chart, exp_coords, generator_for, has_volume, pilot
+from .report import Broken
 
 IMPORTANCE = 2**15
 DEGREES_OF_FREEDOM = 8.0
@@ -71,17 +71,19 @@ def importance_rule(density: Density, where: Pilot, seed: int, count: int = IMPO
     return Rule(x, log_volume - log_t - math.log(count), random=True)
 
 
+def sample_rule(density: Density, seed: int, count: int) -> Rule:
+    """The density's own samples: right for means by a sampler that other checks trust, and blind to the total mass."""
+    x = density.sample(count, generator_for(seed + 100))
+    return Rule(x, -density.log_prob_of(x) - math.log(count), random=True)
+
+
 def push(density: Density, v: Tensor) -> tuple[Tensor, Tensor]:
     """Points ``exp_center(v)`` and the log volume density of the map, -inf (at the centre) where ``v`` is no shortest way."""
-    center = density.center.unsqueeze(0)
-    u = geometry.from_coords(density.manifold, center, v)
-    x, log_volume = geometry.expmap(density.manifold, center, u), geometry.logdet_expmap(density.manifold, center, u)
-    length = v.norm(dim=-1)
-    # false beyond the cut locus, and where a matrix is so ill-conditioned that float64 does not hold its small eigenvalues
-    reached = (geometry.dist(density.manifold, center, x) - length).abs() < 1e-8 * length + 1e-12
-    reached = reached & torch.isfinite(log_volume)
+    coordinates = chart(density.manifold, density.center)
+    x, log_volume = coordinates.point(v), coordinates.log_volume(v)
+    reached = coordinates.reached(v, x) & torch.isfinite(log_volume)
     inside = reached.reshape(-1, *(1,) * len(density.point_shape))
-    return torch.where(inside, x, center), log_volume.masked_fill(~reached, -math.inf)
+    return torch.where(inside, x, density.center), log_volume.masked_fill(~reached, -math.inf)
 
 
 def is_zonal(density: Density, seed: int) -> bool:
@@ -110,4 +112,6 @@ def rule_for(density: Density, seed: int, mass_only: bool = False) -> Rule:
     ``mass_only`` promises that nothing but the density is integrated, which polar coordinates do on any sphere if it is zonal.
     """
     rule = exact_rule(density.manifold, density, seed, mass_only)
+    if rule is None and not has_volume(density.manifold, density.center):
+        raise Broken(f"no quadrature is known on {density.manifold.name} in {density.dim} dimensions; register an exact_rule")
     return importance_rule(density, pilot(density, seed), seed) if rule is None else rule

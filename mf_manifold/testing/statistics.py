@@ -14,6 +14,7 @@ from .density import generator_for, to_dtype
 from .integrals import critical_z
 from .perturb import num_deltas, perturbed
 from .report import demand, named_check
+from .steps import distance
 from .structure import demand_close
 
 SAMPLES, FITTED = 2**14, 400
@@ -84,7 +85,7 @@ def _demand_divergence(dist: KernelDistribution, x: Tensor, log_q: Tensor, gener
     deltas = {
         k: 0.05 * torch.randn(1, num_deltas(kernel, k, v), generator=generator, dtype=torch.float64) for k, v in w.items()
     }
-    unit = float(geometry.dist(kernel.manifold, x[:32], x[32:64]).mean())
+    unit = float(distance(kernel.manifold, x[:32], x[32:64]).mean())
     moved = {k: v.squeeze(0) for k, v in perturbed(kernel, w, deltas, unit).items()}
     for other, tolerance in ((w, 1e-9), (moved, None)):
         target = KernelDistribution(kernel, other)

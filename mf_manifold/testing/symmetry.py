@@ -9,11 +9,11 @@ import geoopt
 import torch
 from torch import Tensor
 
-from .. import geometry
 from ..geometry import Shape
 from ..kernel import Kernel, Params
 from .density import generator_for, kernel_density, to_dtype
 from .report import demand, named_check
+from .steps import distance
 from .structure import demand_close
 
 Transform = Callable[[Tensor], Tensor]
@@ -70,5 +70,5 @@ def check_centered(
     if kernel.antipodal:  # folded to a hemisphere already, maybe to that of -center
         draws = torch.where((draws * center).sum(-1, keepdim=True) >= 0, draws, -draws)
     demand(bool(torch.isfinite(kernel.log_prob(center, w))), "log_prob at the centre is not finite")
-    ratio = float(geometry.dist(metric or kernel.manifold, draws, center).square().mean()) / (kernel.dim * scale**2)
+    ratio = float(distance(metric or kernel.manifold, draws, center).square().mean()) / (kernel.dim * scale**2)
     demand(abs(ratio - 1) < 0.1, f"mean squared distance is {ratio:.3f} times d scale^2")

@@ -1,5 +1,16 @@
 """What the checks need to know of each manifold, one file a space: quadrature, degenerate points, isometries, coordinates."""
 
-from . import composite, euclidean, spd, sphere, torus
+from . import composite, correlation, embedded, euclidean, grassmann, simplex, spd, sphere, stiefel, torus
 
-__all__ = ["composite", "euclidean", "spd", "sphere", "torus"]
+__all__ = [
+    "composite",
+    "correlation",
+    "embedded",
+    "euclidean",
+    "grassmann",
+    "simplex",
+    "spd",
+    "sphere",
+    "stiefel",
+    "torus",
+]

@@ -22,7 +22,7 @@ import mf_manifold as mf
 from mf_manifold.affine_invariant import frechet_mean, radial, square_distance, tangent
 from mf_manifold.eigenvalues3 import eigenvalues_3x3
 from mf_manifold.kernel import Params
-from mf_manifold.linalg import congruence, sum_log_sinhc_gaps, sym, sym_eigvals, sym_sqrtm, unsvec
+from mf_manifold.linalg import congruence, sum_log_sinhc_gaps, sym, sym_eigvals, sym_inv_sqrtm, sym_logm, sym_sqrtm, unsvec
 from mf_manifold.sinh_ensemble import log_noncolliding, log_normalizer, mean_square
 from mf_manifold.sinh_sampler import RATIO, _brownian, _gaussian, envelope, sample_tangent
 from mf_manifold.testing.density import exp_coords, generator_for
@@ -65,6 +65,24 @@ def test_distances_and_samples_are_those_of_geomstats(tmp_path: Path) -> None:
     torch.testing.assert_close(tangent(answers["spd/exp"], loc), noise / 2, rtol=1e-8, atol=1e-8)
 
 
+def test_tangents_of_2x2_matrices_equal_matrix_logarithms() -> None:
+    loc = random_points(SPD, (2, 2), 6, 3)
+    frame, sizes = random_points(SPD, (2, 2), 1, 4)[0], real([0.0, 1e-9, 1e-3, 0.1, 0.5, 1.5])
+    expected = sizes[:, None, None] * frame
+    x = sym(congruence(sym_sqrtm(loc), torch.linalg.matrix_exp(expected)))
+    torch.testing.assert_close(tangent(x, loc), expected, rtol=1e-9, atol=1e-13)
+    x, loc = (torch.cat([t, loc[:1]]).requires_grad_() for t in (x[:5], loc[:5]))  # the last pair is one point twice
+
+    def through_roots(x: Tensor, loc: Tensor) -> Tensor:
+        return sym_logm(congruence(sym_inv_sqrtm(loc), x))
+
+    weight = sym(torch.randn(6, 2, 2, dtype=F64, generator=generator_for(0)))
+    slopes = [torch.autograd.grad((f(x, loc) * weight).sum(), (x, loc)) for f in (tangent, through_roots)]
+    for a, b in zip(*slopes, strict=True):
+        torch.testing.assert_close(sym(a), sym(b), rtol=1e-8, atol=1e-9)
+    assert torch.autograd.gradgradcheck(tangent, (x[3:], loc[3:]))
+
+
 @pytest.mark.parametrize("p", [2, 3, 4])
 def test_radial_has_two_derivatives(p: int) -> None:
     x, loc = (random_points(SPD, (p, p), 2, seed).requires_grad_() for seed in (2, 3))
@@ -74,6 +92,13 @@ def test_radial_has_two_derivatives(p: int) -> None:
         return square + gaps
 
     assert torch.autograd.gradgradcheck(total, (x, loc))
+
+
+def test_second_derivatives_at_ties_are_not_made_up() -> None:
+    x, loc = torch.eye(3, dtype=F64, requires_grad=True), torch.eye(3, dtype=F64)
+    (slope,) = torch.autograd.grad(square_distance(x, loc), x, create_graph=True)
+    assert bool(slope.isfinite().all())
+    assert bool(torch.autograd.grad(slope[0, 0], x)[0].isnan().any())
 
 
 @pytest.mark.parametrize(
@@ -292,10 +317,18 @@ def test_fit_is_stationary_and_recovers(name: str, options: str | None) -> None:
             torch.testing.assert_close(fitted.params[key], params[key], rtol=0.12, atol=0.04)
 
 
+@pytest.mark.parametrize("name", KERNELS)
+def test_kernels_fit_with_weights_of_any_sum_and_precision(name: str) -> None:
+    x, kernel = random_points(SPD, (2, 2), 20, 12), mf.kernel_for(SPD, (2, 2), name)
+    expected, found = kernel.fit(x), kernel.fit(x, torch.full((20,), 3.0))
+    for key, value in expected.items():
+        torch.testing.assert_close(found[key], value, rtol=1e-6, atol=1e-6)
+
+
 def test_frechet_mean_of_two_matrices_is_their_geodesic_middle() -> None:
     x = random_points(SPD, (4, 4), 2, 3)
     middle = mf.geometry.expmap(SPD, x[0], mf.geometry.logmap(SPD, x[0], x[1]) / 4)
-    torch.testing.assert_close(frechet_mean(x, real([3.0, 1.0])), middle, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(frechet_mean(x, real([0.75, 0.25])), middle, rtol=1e-9, atol=1e-9)
 
 
 def test_pairs_in_blocks_and_in_float32() -> None:

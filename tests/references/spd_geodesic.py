@@ -1,4 +1,4 @@
-"""Log densities of the normal laws of affine-invariant SPD geometry with 60 to 600 digits: python tests/references/spdgeo.py.
+"""Log densities of the normal laws of affine-invariant SPD geometry to 60 digits: python tests/references/spd_geodesic.py.
 
 Matrix functions come from mpmath's eigenvectors. The normaliser of the Riemannian normal law is an integral over eigenvalue
 gaps for p <= 3, relative to the same integral for Gaussian matrices, and de Bruijn's Pfaffian as it stands for larger p.
