@@ -84,7 +84,8 @@ def log_quadratic_normalizer(a: Tensor, multiplicities: tuple[int, ...] | None =
     to 1e8 and D to 64, relative to max(1, |a|). Differentiable any number of times: the gradient by a_i is E x_i^2, summed
     over its repetitions. Shapes: (*B,n) -> (*B), computed in float64, returned in the dtype of a.
 
-    Reference: Kume, Wood (2005), Saddlepoint approximations for the Bingham and Fisher-Bingham normalising constants, eq. (4).
+    Reference: Kume, Wood (2005), Saddlepoint approximations for the Bingham and
+    Fisher-Bingham normalising constants.
 
     >>> a = torch.tensor([0.0, 0.0, 0.0], dtype=torch.float64)
     >>> round(log_quadratic_normalizer(a).item(), 9)                  # log(4 pi)

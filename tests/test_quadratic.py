@@ -140,7 +140,7 @@ def test_projected_normal_without_mean_is_angular_central_gaussian() -> None:
 
 
 def test_projected_normal_on_the_circle() -> None:
-    """Mardia and Jupp (2000), eq. (3.5.48), for unit covariance."""
+    """Mardia and Jupp (2000), Directional Statistics, section 3.5.6, for unit covariance."""
     angle, x = circle(50)
     for length in (0.5, 4.0):
         t = length * angle.cos()

@@ -28,7 +28,7 @@ def sample_axes(gaps: Tensor, sample_shape: Shape, generator: torch.Generator | 
     Shapes: gaps (*B,D) -> (*sample_shape,*B,D).
 
     Reference: Kent, Ganeiban, Mardia (2018), A new unified approach for the simulation of a wide class of directional
-    distributions, section 3.
+    distributions.
     """
     dim, shape = gaps.shape[-1], (*sample_shape, *gaps.shape)
     gaps = gaps.reshape(-1, dim)

@@ -16,6 +16,7 @@ from ..geometry import Shape
 from ..kernel import Kernel, Params, register_kernel
 from ..linalg import congruence, svec, sym_eigvals
 from .covariance import colour, covariance_from_raw, num_covariance_raw, whitening
+from .shares import shares
 
 _STEPS, _TOLERANCE, _WORST_CONDITION = 2000, 1e-12, 1e13
 
@@ -33,10 +34,11 @@ class AngularCentralGaussian(Kernel):
     **Measure**: surface of the unit sphere. **Exactness**: closed form.
 
     **Range**: condition numbers up to 1e6. **Mean**: not available, x and -x are equally likely. **Sampler**: exact and
-    pathwise. Entropy and divergences are a one-dimensional integral by a rule exact to rounding.
+    pathwise.
 
-    The fit solves Tyler's fixed-point equation; steps are as long as the Fisher information asks while they gain, and
-    Tyler's own otherwise. It returns the covariance with trace D.
+    Entropy and divergences are a one-dimensional integral by a rule that is exact to rounding. The fit solves Tyler's
+    fixed-point equation; steps are as long as the Fisher information asks while they gain, and Tyler's own otherwise. It
+    returns the covariance with trace D.
 
     Shapes: ``covariance_matrix`` (*B,D,D).
 
@@ -44,7 +46,7 @@ class AngularCentralGaussian(Kernel):
         ValueError: a covariance matrix that is not positive definite; a fit to points of which too many lie in a subspace.
 
     References:
-        Tyler (1987), Statistical analysis for the angular central Gaussian distribution on the sphere, eqs. (1) and (3).
+        Tyler (1987), Statistical analysis for the angular central Gaussian distribution on the sphere.
 
     >>> import geoopt, torch, mf_manifold as mf
     >>> axis = torch.tensor([0., 0., 1.], dtype=torch.float64)
@@ -126,7 +128,7 @@ class AngularCentralGaussian(Kernel):
 
     def fit(self, x: Tensor, weights: Tensor | None = None) -> Params:
         unit = geometry.project(self.manifold, x.double())
-        share = torch.full_like(unit[:, 0], 1 / len(unit)) if weights is None else weights.double() / weights.sum()
+        share = shares(x, weights)
         cov = _tyler(unit, share)
         return {"covariance_matrix": cov.to(x.dtype)}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import geoopt
@@ -19,6 +18,7 @@ from ..kernel import Kernel, Params, register_kernel
 from ..linalg import svec, sym, sym_eigvals
 from .covariance import covariance_from_raw, num_covariance_raw, whitening
 from .quadratic import sample_axes
+from .shares import shares
 from .sphere_angular_central_gaussian import squares
 
 MAX_SPREAD = 1e8
@@ -39,8 +39,10 @@ class Bingham(Kernel):
 
     **Range**: eigenvalues up to 1e6 apart; errors grow like eps times that distance, and more than 1e8 is refused.
     **Mean**: not available, x and -x are equally likely. **Sampler**: exact, by rejection from an angular central Gaussian
-    envelope (Kent, Ganeiban, Mardia 2018), not pathwise. The fit takes the eigenvectors of the mean of x x^T, and the
-    eigenvalues by Newton's method on a concave function. A network's components have one mode up to sign, never a girdle.
+    envelope (Kent, Ganeiban, Mardia 2018), not pathwise.
+
+    The fit takes the eigenvectors of the mean of x x^T, and the eigenvalues by Newton's method on a concave function. A
+    network's components have one mode up to sign, never a girdle.
 
     Shapes: ``concentration_matrix`` (*B,D,D).
 
@@ -48,7 +50,8 @@ class Bingham(Kernel):
         ValueError: a matrix that is not symmetric, eigenvalues more than 1e8 apart, a fit to points in a subspace.
 
     References:
-        Bingham (1974), An antipodally symmetric distribution on the sphere, eq. (2.1).
+        Bingham (1974), An antipodally symmetric distribution on the sphere. Mardia, Jupp (2000), Directional Statistics,
+            section 9.4.3.
 
     >>> import geoopt, torch, mf_manifold as mf
     >>> a = torch.diag(torch.tensor([-3., -1., 0.], dtype=torch.float64))
@@ -63,7 +66,6 @@ class Bingham(Kernel):
     exactness = "numeric normaliser"
     antipodal = True
     has_rsample = False
-    max_scale = math.inf
     log_scale_range = (-6.5, 1.0)
 
     @property
@@ -131,7 +133,7 @@ class Bingham(Kernel):
 
     def fit(self, x: Tensor, weights: Tensor | None = None) -> Params:
         unit = geometry.project(self.manifold, x.double())
-        share = torch.full_like(unit[:, 0], 1 / len(unit)) if weights is None else weights.double() / weights.sum()
+        share = shares(x, weights)
         second, vectors = torch.linalg.eigh(unit.mT @ (share.unsqueeze(-1) * unit))
         if float(second[0]) < 1 / MAX_SPREAD:
             raise ValueError(

@@ -19,6 +19,7 @@ from ..half_line import log_moment
 from ..kernel import Kernel, Params, register_kernel
 from ..manifolds.sphere import chord2
 from .covariance import colour, covariance_from_raw, covariance_option, num_covariance_raw, whitening
+from .shares import shares
 
 _LEAST_SPREAD = 1e-12  # mean squared chord from the mean direction, per dimension, below which points count as equal
 
@@ -53,7 +54,7 @@ class ProjectedNormal(Kernel):
         ValueError: a covariance matrix that is not positive definite, a fit to equal points.
 
     References:
-        Presnell, Morrison, Littell (1998), Projected multivariate linear models for directional data, section 2.
+        Presnell, Morrison, Littell (1998), Projected multivariate linear models for directional data.
 
     >>> import geoopt, torch, mf_manifold as mf
     >>> north = torch.tensor([0., 0., 1.], dtype=torch.float64)
@@ -170,7 +171,7 @@ class ProjectedNormal(Kernel):
         if self.covariance == "full":
             return super().fit(x, weights)
         unit = geometry.project(self.manifold, x.double())
-        share = torch.full_like(unit[:, 0], 1 / len(unit)) if weights is None else weights.double() / weights.sum()
+        share = shares(x, weights)
         mean = share @ unit
         spread = share @ chord2(unit, mean / mean.norm().clamp_min(torch.finfo(mean.dtype).tiny)) / self.dim
         if float(spread) < _LEAST_SPREAD:

@@ -18,6 +18,7 @@ from ..geometry import Shape
 from ..kernel import Kernel, OnManifold, Params, register_kernel
 from ..manifolds.sphere import chord2
 from .quadratic import sample_axes
+from .shares import shares
 from .sphere_angular_central_gaussian import squares
 
 MAX_CONCENTRATION = 1e8
@@ -35,10 +36,12 @@ class Watson(Kernel):
     **Measure**: surface of the unit sphere. **Exactness**: numeric normaliser; the confluent hypergeometric function is a
     contour integral by a fixed rule, to 1e-13.
 
-    **Range**: concentrations from -1e8 to 1e8; in float64, products and the fast pairs err by eps times the concentration.
+    **Range**: concentrations from -1e8 to 1e8. Pairs at once, by a matrix product, err by eps times the concentration.
     **Mean**: not available, x and -x are equally likely. **Sampler**: exact, by rejection from an angular central Gaussian
-    envelope, not pathwise. The fit compares the bipolar law around the first principal axis with the girdle around the last
-    one; concentrations by Newton's method on a concave function. A network's components are bipolar.
+    envelope, not pathwise.
+
+    The fit compares the law around the first principal axis with that around the last one, their concentrations by Newton's
+    method on a concave function. A network's components are bipolar.
 
     Shapes: ``loc`` (*B,D), ``concentration`` (*B) in [-1e8, 1e8].
 
@@ -46,7 +49,7 @@ class Watson(Kernel):
         ValueError: a concentration outside the range, ``loc`` off the sphere, a fit to copies of one axis or to a great circle.
 
     References:
-        Mardia, Jupp (2000), Directional Statistics, eq. (9.4.7).
+        Mardia, Jupp (2000), Directional Statistics, section 9.4.2.
 
     >>> import geoopt, torch, mf_manifold as mf
     >>> loc = torch.tensor([0., 0., 1.], dtype=torch.float64)
@@ -140,7 +143,7 @@ class Watson(Kernel):
 
     def fit(self, x: Tensor, weights: Tensor | None = None) -> Params:
         unit = geometry.project(self.manifold, x.double())
-        share = torch.full_like(unit[:, 0], 1 / len(unit)) if weights is None else weights.double() / weights.sum()
+        share = shares(x, weights)
         second, axes = torch.linalg.eigh(unit.mT @ (share.unsqueeze(-1) * unit))
         found = []
         for axis, along, across in ((-1, second[-1], second[:-1].sum()), (0, second[0], second[1:].sum())):
