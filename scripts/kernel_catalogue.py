@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import re
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -81,7 +82,7 @@ def _dedent(block: str) -> str:
 
 
 def _section(match: re.Match[str]) -> str:
-    entries = re.split(r"\n(?! )", _dedent(match[2]))
+    entries = re.split(r"\n(?! )", textwrap.dedent(match[2]).strip())
     items = "\n".join("- " + re.sub(r"\s+", " ", entry.strip()) for entry in entries if entry.strip())
     return f"**{match[1]}**:\n\n{items}\n\n"
 

@@ -15,7 +15,8 @@ from mf_manifold.testing.symmetry import random_rotation
 from .common import SPHERE, Case, Manifolds, case, covariance, real, unit_vector
 
 
-def _rotate_covariance(size: int) -> tuple[Callable[[Tensor], Tensor], Callable[[Params], Params]]:
+def rotate_covariance(size: int) -> tuple[Callable[[Tensor], Tensor], Callable[[Params], Params]]:
+    """A rotation of the sphere, and of parameters with a covariance matrix."""
     rotation = random_rotation(size, generator_for(99))
 
     def act(w: Params) -> Params:
@@ -34,7 +35,7 @@ def rows() -> list[Case]:
             name, loc = f"sphere{size - 1}-wrapped_normal", unit_vector(size)
             rows.append(case(f"{name}_{s:g}", SPHERE, "wrapped_normal", {"loc": loc, "scale": real(s)}))
             full = {"loc": loc, "covariance_matrix": covariance(size, s)}
-            turn = {"transform": _rotate_covariance(size)}
+            turn = {"transform": rotate_covariance(size)}
             rows.append(case(f"{name}_full_{s:g}", SPHERE, "wrapped_normal", full, invariance=turn))
     for size, values in concentrations.items():
         for k in values:

@@ -20,7 +20,6 @@ from mf_manifold.kernels.spd_wishart import SPDWishart
 from mf_manifold.kernels.sphere_von_mises_fisher import VonMisesFisher
 from mf_manifold.kernels.sphere_wrapped_normal import SphereWrappedNormal
 from mf_manifold.kernels.torus_wrapped_normal import TorusWrappedNormal
-from mf_manifold.manifolds.sphere import chord2
 from mf_manifold.special import log_sinhc, wishart_log_constant
 from wrong.common import Mutant
 
@@ -91,7 +90,7 @@ class ClampedDistance(SphereWrappedNormal):
     def _log_prob(self, x: Tensor, w: Params) -> Tensor:
         distance = geoopt.Sphere().dist(x, w["loc"])
         near2 = (2 * (distance / 2).sin()).square()
-        return self._isotropic(near2, 4 - near2, w["scale"])
+        return self._from_chords(near2, 4 - near2, w["scale"].pow(-2), *self._terms(self._spread(w))).to(x.dtype)
 
 
 class AmbientNormalizer(VonMisesFisher):
@@ -130,8 +129,7 @@ class FrameDependent(SphereWrappedNormal):
 
     def _log_prob(self, x: Tensor, w: Params) -> Tensor:
         tangent = self._tangent(w)
-        near2, far2 = chord2(x, w["loc"]), chord2(x, -w["loc"])
-        return self._wind(near2, far2, *self._tangent_precision(x, tangent, near2 > far2))
+        return SphereWrappedNormal(self.manifold, self.point_shape, "full").log_prob(x, tangent)
 
     def pairwise_log_prob(self, x: Tensor, w: Params) -> Tensor:
         return self.log_prob(x.unsqueeze(1), w)
@@ -146,7 +144,8 @@ class ArccosGradient(SphereWrappedNormal):
 
     def _log_prob(self, x: Tensor, w: Params) -> Tensor:
         theta = torch.arccos((x * w["loc"]).sum(-1).clamp(-1, 1))
-        return self._isotropic((2 * (theta / 2).sin()).square(), (2 * (theta / 2).cos()).square(), w["scale"])
+        near2, far2 = (2 * (theta / 2).sin()).square(), (2 * (theta / 2).cos()).square()
+        return self._from_chords(near2, far2, w["scale"].pow(-2), *self._terms(self._spread(w)))
 
 
 class DetachedScale(SphereWrappedNormal):
