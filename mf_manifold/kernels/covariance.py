@@ -28,12 +28,16 @@ def covariance_from_raw(kernel: Kernel, raw: Tensor, n: int) -> Tensor:
 
     The unit factor's entries are bounded by ``tanh`` so that the scales stay within the kernel's range up to a factor n.
     """
-    scales = kernel.scale_from_raw(raw[..., :n])
+    factor = kernel.scale_from_raw(raw[..., :n]).unsqueeze(-1) * unit_lower(raw[..., n:], n)
+    return factor @ factor.mT
+
+
+def unit_lower(raw: Tensor, n: int) -> Tensor:
+    """Lower triangular matrices with a diagonal of ones and other entries between -1 and 1; (*B,n(n-1)/2) -> (*B,n,n)."""
     rows, cols = torch.tril_indices(n, n, offset=-1, device=raw.device)
     unit = torch.eye(n, dtype=raw.dtype, device=raw.device).expand(*raw.shape[:-1], n, n).clone()
-    unit[..., rows, cols] = torch.tanh(raw[..., n:])
-    factor = scales.unsqueeze(-1) * unit
-    return factor @ factor.mT
+    unit[..., rows, cols] = torch.tanh(raw)
+    return unit
 
 
 def cholesky_logdet(factor: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from ..contour import log_quadratic_excess, quadratic_moments, second_moment_mat
 from ..geometry import Shape
 from ..kernel import Kernel, Params, register_kernel
 from ..linalg import svec, sym, sym_eigvals
-from .covariance import covariance_from_raw, num_covariance_raw, whitening
+from .covariance import num_covariance_raw, unit_lower
 from .quadratic import sample_axes
 from .shares import shares
 from .sphere_angular_central_gaussian import squares
@@ -114,8 +114,10 @@ class Bingham(Kernel):
         return num_covariance_raw(self.point_shape[0])
 
     def shaped(self, points: Tensor, shape: Tensor) -> Params:
-        inverse, _ = whitening(covariance_from_raw(self, shape, self.point_shape[0]))
-        half = inverse.to(points.dtype) @ _across(points)
+        # a precision, because eigenvalues of a covariance may come too close to zero; rows of length one bound the precision
+        n = self.point_shape[0]
+        rows = torch.nn.functional.normalize(unit_lower(shape[..., n:], n), dim=-1)
+        half = rows / self.scale_from_raw(shape[..., :n]).unsqueeze(-1) @ _across(points)
         return {"concentration_matrix": -half.mT @ half / 2}
 
     def entropy(self, w: Params) -> Tensor:
