@@ -83,7 +83,7 @@ def check_params(kernel: Kernel, params: Params) -> None:
 def _check_param(kernel: Kernel, name: str, value: Tensor) -> None:
     constraint, shape = kernel.param_constraints[name], kernel.event_shapes[name]
     trailing = tuple(value.shape[value.ndim - len(shape) :])
-    if trailing != shape and not (name.startswith("scale") and trailing == (1,)):
+    if trailing != shape and not (name.startswith(("scale", "concentration")) and trailing == (1,)):
         raise ValueError(
             f"Expected parameter {name} of {kernel.name} on {kernel.manifold.name} to end in the dimensions {shape}, "
             f"got shape {tuple(value.shape)}. Batches of one number per component are (batch, 1)."

@@ -9,10 +9,12 @@ import geoopt
 import torch
 from torch import Tensor
 
+from . import geometry
 from .distributions import KernelDistribution, check_names
 from .geometry import Shape
-from .kernel import Kernel, Params, kernel_class_for, kernel_for
+from .kernel import Kernel, Params, borrows, kernel_class_for, kernel_for
 from .measure import Measure
+from .model import Model, model_of
 
 
 def _as_tensors(params: dict[str, Any], event_dims: Mapping[str, int]) -> Params:
@@ -40,9 +42,15 @@ def _product_with(manifold: geoopt.ProductManifold, name: Name, params: Mapping[
         own = {k.removesuffix(f"_{i}"): v for k, v in params.items() if k.endswith(f"_{i}")}
         parts.append(_kernel_with(part, part_name, own, manifold.shapes[i]))
     options = [part.options for part in parts]
-    return kernel_for(
-        manifold, (manifold.n_elements,), "product", kernels=[part.name for part in parts], part_options=options
-    )
+    return kernel_for(manifold, (manifold.n_elements,), "product", kernels=[part.name for part in parts], part_options=options)
+
+
+def _on_model(manifold: geoopt.Manifold, model: Model, params: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The parameters with a location of the shape that it has on the model, from which point shapes are inferred."""
+    ndim, loc = geometry.point_ndim(manifold), torch.as_tensor(params.get("loc", 0.0))
+    if loc.ndim < ndim:
+        return params
+    return {**params, "loc": loc.new_empty(model.to_shape(tuple(loc.shape[loc.ndim - ndim :])))}
 
 
 def _kernel_with(manifold: geoopt.Manifold, name: Name, params: Mapping[str, Any], point_shape: Shape | None) -> Kernel:
@@ -51,9 +59,11 @@ def _kernel_with(manifold: geoopt.Manifold, name: Name, params: Mapping[str, Any
         return _product_with(manifold, name, params)
     if name is not None and not isinstance(name, str):
         raise ValueError(f"Expected one kernel name on {type(manifold).__name__}, got {list(name)}.")
-    if isinstance(manifold, geoopt.Scaled):
-        base = _kernel_with(manifold.base, name, params, point_shape)
-        return kernel_for(manifold, base.point_shape, base.name, **base.options)
+    model = model_of(manifold)
+    if model is not None and (name is None or borrows(manifold, name)):
+        shape = None if point_shape is None else model.to_shape(tuple(point_shape))
+        base = _kernel_with(model.manifold, name, _on_model(manifold, model, params), shape)
+        return kernel_for(manifold, model.from_shape(base.point_shape), base.name, **base.options)
     kernel_class = kernel_class_for(manifold, name)
     options = kernel_class.options_for(set(params))
     shape = kernel_class.infer_point_shape(manifold, params) if point_shape is None else tuple(point_shape)

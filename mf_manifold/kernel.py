@@ -21,6 +21,7 @@ from .backends.bilinear import Bilinear
 from .backends.pairs import bilinear_pairs, by_blocks
 from .geometry import Shape
 from .measure import Measure, log_ratio
+from .model import model_of
 
 Params = dict[str, Tensor]
 
@@ -284,12 +285,8 @@ def registered_kernels() -> list[KernelInfo]:
     ]
 
 
-def kernel_class_for(manifold: geoopt.Manifold, name: str | None = None) -> type[Kernel]:
-    """The kernel class of a manifold, found through the MRO of its class.
-
-    Raises:
-        ValueError: no kernel of that name, or none at all, is registered for the manifold.
-    """
+def _families_of(manifold: geoopt.Manifold) -> tuple[dict[str, type[Kernel]], str | None]:
+    """The kernels registered for a manifold's class and its bases, by name, and the default's name."""
     _load_families()
     found: dict[str, type[Kernel]] = {}
     default = None
@@ -297,6 +294,21 @@ def kernel_class_for(manifold: geoopt.Manifold, name: str | None = None) -> type
         for key, kernel_class in _REGISTRY.get(cls, {}).items():
             found.setdefault(key, kernel_class)
         default = default or _DEFAULTS.get(cls)
+    return found, default
+
+
+def borrows(manifold: geoopt.Manifold, name: str | None) -> bool:
+    """Whether a name means a kernel of the manifold's model, see :mod:`mf_manifold.model`."""
+    return name is not None and model_of(manifold) is not None and name not in _families_of(manifold)[0]
+
+
+def kernel_class_for(manifold: geoopt.Manifold, name: str | None = None) -> type[Kernel]:
+    """The kernel class of a manifold, found through the MRO of its class.
+
+    Raises:
+        ValueError: no kernel of that name, or none at all, is registered for the manifold.
+    """
+    found, default = _families_of(manifold)
     chosen = name or default
     if chosen is None or chosen not in found:
         manifolds = ", ".join(sorted(cls.__name__ for cls in _REGISTRY))
@@ -308,7 +320,8 @@ def kernel_class_for(manifold: geoopt.Manifold, name: str | None = None) -> type
 def kernel_for(manifold: geoopt.Manifold, point_shape: Shape, name: str | None = None, **options: Any) -> Kernel:
     """A kernel on ``manifold`` by its registry name; without a name the manifold's default.
 
-    On ``geoopt.Scaled`` the names and options of the base manifold's kernels are understood too.
+    Where a manifold borrows kernels (``geoopt.Scaled`` from its base, stereographic projections from spheres and hyperboloids),
+    the names and options of the other manifold's kernels are understood too.
 
     Raises:
         ValueError: the name is not registered for the manifold, or the point shape does not fit.
@@ -320,6 +333,6 @@ def kernel_for(manifold: geoopt.Manifold, point_shape: Shape, name: str | None =
       (manifold): Sphere manifold
     )
     """
-    if isinstance(manifold, geoopt.Scaled) and name not in (None, "scaled"):
-        name, options = "scaled", {"base": name, "base_options": options}
+    if borrows(manifold, name):
+        name, options = None, {"base": name, "base_options": options}
     return kernel_class_for(manifold, name)(manifold, tuple(point_shape), **options)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from . import geometry
+from .model import model_of
 
 LogDensity = Callable[[geoopt.Manifold, Tensor], Tensor]
 _REGISTRY: dict[tuple[type, str], LogDensity] = {}
@@ -34,7 +35,8 @@ def zeros_like_batch(manifold: geoopt.Manifold, x: Tensor) -> Tensor:
     return torch.zeros(geometry.batch_shape(manifold, x), dtype=x.dtype, device=x.device)
 
 
-def _own_kinds(manifold: geoopt.Manifold) -> Iterator[str]:
+def own_kinds(manifold: geoopt.Manifold) -> Iterator[str]:
+    """The kinds registered for a manifold's class and its bases."""
     from . import manifolds  # noqa: F401  registers the measures, whichever module a program imports first
 
     for cls in type(manifold).__mro__:
@@ -50,9 +52,9 @@ def measure_kinds(manifold: geoopt.Manifold) -> tuple[str, ...]:
     >>> mf.measure_kinds(geoopt.Sphere())
     ('riemannian', 'normalized')
     """
-    if isinstance(manifold, geoopt.Scaled):
-        return measure_kinds(manifold.base)
-    kinds = dict.fromkeys(("riemannian", *_own_kinds(manifold)))
+    model = model_of(manifold)
+    of_model = () if model is None else measure_kinds(model.manifold)
+    kinds = dict.fromkeys(("riemannian", *own_kinds(manifold), *of_model))
     if isinstance(manifold, geoopt.ProductManifold):
         parts = [measure_kinds(part) for part in manifold.manifolds]
         kinds.update(dict.fromkeys(kind for kind in parts[0] if all(kind in part for part in parts)))
@@ -91,9 +93,11 @@ class Measure:
 def _log_to_riemannian(manifold: geoopt.Manifold, kind: str, x: Tensor) -> Tensor:
     if kind == "riemannian":
         return zeros_like_batch(manifold, x)
-    if isinstance(manifold, geoopt.Scaled):
+    model = model_of(manifold)
+    if model is not None and kind not in own_kinds(manifold):
         dim = geometry.intrinsic_dim(manifold, tuple(x.shape[x.ndim - geometry.point_ndim(manifold) :]))
-        return _log_to_riemannian(manifold.base, kind, x) - dim * manifold.log_scale.to(x)
+        there = _log_to_riemannian(model.manifold, kind, model.to_model(model.widened(x)))
+        return (there - dim * model.log_stretch.to(there)).to(x.dtype)
     if isinstance(manifold, geoopt.ProductManifold):
         total = zeros_like_batch(manifold, x)
         for i, part in enumerate(manifold.manifolds):

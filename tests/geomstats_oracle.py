@@ -11,6 +11,7 @@ import geomstats.backend as gs
 import numpy as np
 from geomstats.geometry.hypersphere import Hypersphere
 from geomstats.geometry.spd_matrices import SPDAffineMetric, SPDLogEuclideanMetric, SPDMatrices
+from geomstats.geometry.special_orthogonal import SpecialOrthogonal
 
 
 def maps(metric: object, x: np.ndarray, y: np.ndarray, u: np.ndarray) -> dict[str, np.ndarray]:
@@ -44,6 +45,8 @@ def main(inputs: str, outputs: str) -> None:
         x, y, u = (data[f"{name}/{key}"] for key in "xyu")
         if name.startswith("sphere"):
             found = maps(Hypersphere(dim=x.shape[-1] - 1).metric, x, y, u)
+        elif name.startswith("so"):
+            found = maps(SpecialOrthogonal(n=x.shape[-1], point_type="matrix").metric, x, y, u)
         else:
             metric_class = SPDLogEuclideanMetric if "lem" in name else SPDAffineMetric
             metric = metric_class(SPDMatrices(n=x.shape[-1], equip=False))

@@ -25,7 +25,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", UserWarning)
     STEIN = geoopt.SymmetricPositiveDefinite(default_metric="SM")
 ORACLES = {name: MANIFOLDS[name] for name in ("sphere1", "sphere2", "sphere9", "spd1", "spd2", "spd3", "spd5")}
-ORACLES |= {name: MANIFOLDS[name] for name in ("spd1_lem", "spd2_lem", "spd3_lem", "spd5_lem")}
+ORACLES |= {name: MANIFOLDS[name] for name in ("spd1_lem", "spd2_lem", "spd3_lem", "spd5_lem", "so3", "so4", "so5")}
 
 
 def _question(name: str) -> tuple[Tensor, Tensor, Tensor]:

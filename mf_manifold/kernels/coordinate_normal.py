@@ -14,7 +14,9 @@ from torch.distributions import constraints
 from ..backends.bilinear import Bilinear
 from ..geometry import Shape
 from ..kernel import Kernel, OnManifold, Params, register_kernel
+from .circular_statistics import averages
 from .covariance import cholesky_logdet, covariance_from_raw, covariance_option, num_covariance_raw
+from .stein import stein_loss
 
 
 class CoordinateNormal(Kernel):
@@ -30,7 +32,7 @@ class CoordinateNormal(Kernel):
         self.covariance = covariance_option(covariance, ("diagonal", "full"))
 
     def coordinates(self, x: Tensor) -> Tensor:
-        """Points (*B,*E) to coordinates (*B,d)."""
+        """Points (*B,*E) to coordinates (*B,d), in float64 where float32 would lose digits."""
         raise NotImplementedError
 
     def from_coordinates(self, v: Tensor) -> Tensor:
@@ -63,10 +65,10 @@ class CoordinateNormal(Kernel):
             scale = w["scale"].expand(*w["scale"].shape[:-1], self.dim)
             white, log_det = delta / scale, scale.log().sum(-1)
         else:
-            factor = torch.linalg.cholesky(w["covariance_matrix"])
-            white = torch.linalg.solve_triangular(factor, delta.unsqueeze(-1), upper=False).squeeze(-1)
+            factor = torch.linalg.cholesky(w["covariance_matrix"].double())
+            white = torch.linalg.solve_triangular(factor, delta.double().unsqueeze(-1), upper=False).squeeze(-1)
             log_det = cholesky_logdet(factor)
-        return -white.square().sum(-1) / 2 - log_det - self.dim / 2 * math.log(2 * math.pi)
+        return (-white.square().sum(-1) / 2 - log_det - self.dim / 2 * math.log(2 * math.pi)).to(x.dtype)
 
     def bilinear(self, x: Tensor, w: Params) -> Bilinear | None:
         if self.covariance != "diagonal":
@@ -85,9 +87,10 @@ class CoordinateNormal(Kernel):
         center = self.coordinates(w["loc"])
         noise = torch.randn((*sample_shape, *center.shape), generator=generator, dtype=center.dtype, device=center.device)
         if self.covariance == "diagonal":
-            return self.from_coordinates(center + w["scale"] * noise)
-        factor = torch.linalg.cholesky(w["covariance_matrix"])
-        return self.from_coordinates(center + (factor @ noise.unsqueeze(-1)).squeeze(-1))
+            moves = w["scale"] * noise
+        else:
+            moves = (torch.linalg.cholesky(w["covariance_matrix"]).to(noise) @ noise.unsqueeze(-1)).squeeze(-1)
+        return self.from_coordinates(center + moves).to(w["loc"].dtype)
 
     def centered(self, points: Tensor, scale: Tensor) -> Params:
         if self.covariance == "diagonal":
@@ -104,6 +107,56 @@ class CoordinateNormal(Kernel):
             return {"loc": points, "scale": self.scale_from_raw(shape)}
         return {"loc": points, "covariance_matrix": covariance_from_raw(self, shape, self.dim)}
 
+    def covariance_of(self, w: Params) -> Tensor:
+        """Covariance matrix of the coordinates (*B,d,d), float64."""
+        if self.covariance == "full":
+            return w["covariance_matrix"].double()
+        scale = w["scale"].double()
+        return torch.diag_embed(scale.square().expand(*scale.shape[:-1], self.dim))
+
+    def entropy(self, w: Params) -> Tensor:
+        if self.covariance == "diagonal":
+            log_det = w["scale"].double().expand(*w["scale"].shape[:-1], self.dim).log().sum(-1)
+        else:
+            log_det = cholesky_logdet(torch.linalg.cholesky(w["covariance_matrix"].double()))
+        ratio = self.mean_log_ratio(w, self.base_measure).to(log_det)
+        return (log_det + self.dim / 2 * (1 + math.log(2 * math.pi)) - ratio).to(w["loc"].dtype)
+
+    def kl_divergence(self, w: Params, other: Kernel, v: Params) -> Tensor:
+        if type(other) is not type(self) or not isinstance(other, CoordinateNormal):
+            return super().kl_divergence(w, other, v)
+        delta = self.coordinates(w["loc"]).double() - other.coordinates(v["loc"]).double()
+        if self.covariance == other.covariance == "diagonal":
+            scale, target = w["scale"].double(), v["scale"].double()
+            ratio = (scale / target).expand(*torch.broadcast_shapes(scale.shape, target.shape)[:-1], self.dim)
+            spread = ratio.square() - 1 - 2 * ratio.log()
+            distance = (delta / target).square().sum(-1)
+            return ((spread.sum(-1) + distance) / 2).to(w["loc"].dtype)
+        own, target = self.covariance_of(w), other.covariance_of(v)
+        factor = torch.linalg.cholesky(target)
+        white = torch.linalg.solve_triangular(factor, delta.unsqueeze(-1), upper=False).squeeze(-1)
+        return ((stein_loss(own, target, own - target) + white.square().sum(-1)) / 2).to(w["loc"].dtype)
+
+    def fit(self, x: Tensor, weights: Tensor | None = None) -> Params:
+        v, average = self.coordinates(x).double(), averages(weights)
+        center = average(v)
+        loc = self.from_coordinates(center).to(x)
+        if self.covariance == "diagonal":
+            variance = average((v - center).square())
+            self._demand_spread(variance.amin(), variance.amax())
+            return {"loc": loc, "scale": variance.sqrt().to(x)}
+        covariance = average((v - center).unsqueeze(-1) * (v - center).unsqueeze(-2))
+        values = torch.linalg.eigvalsh(covariance)
+        self._demand_spread(values[0], values[-1])
+        return {"loc": loc, "covariance_matrix": covariance.to(x)}
+
+    def _demand_spread(self, least: Tensor, most: Tensor) -> None:
+        if not float(least) > 4 * self.dim * torch.finfo(torch.float64).eps * float(most):
+            raise ValueError(
+                f"Expected points that spread in every direction of the {self.dim} coordinates of {self.name}, got variances "
+                f"from {float(least):.3g} to {float(most):.3g}: fit more points, or a covariance that is diagonal."
+            )
+
 
 @register_kernel(geoopt.Euclidean, "normal", default=True)
 class EuclideanNormal(CoordinateNormal):
@@ -113,8 +166,19 @@ class EuclideanNormal(CoordinateNormal):
 
     **Measure**: Lebesgue. **Exactness**: closed form.
 
+    **Range**: any positive scale; covariance matrices with condition numbers to 1e6, which are factored in float64.
+    **Mean**: Fréchet, equal to ``loc``. **Sampler**: ``loc`` plus scaled normal noise, pathwise. ``fit`` takes the mean and the
+    (biased) variances or covariance.
+
     Shapes: ``loc`` (*B,*E); ``scale`` (*B,n) or (*B,1), standard deviations broadcast against ``loc`` as torch does;
     ``covariance_matrix`` (*B,n,n).
+
+    Raises:
+        ValueError: a scale that is not positive, a covariance that is not positive definite, a fit to points that do not
+            spread.
+
+    References:
+        Mardia, Kent, Bibby (1979), Multivariate Analysis, eq. (2.5.1).
 
     >>> import geoopt, torch, mf_manifold as mf
     >>> d = mf.distribution(geoopt.Euclidean(ndim=1), "normal", loc=torch.zeros(2), scale=1.0)
@@ -123,6 +187,13 @@ class EuclideanNormal(CoordinateNormal):
     """
 
     log_scale_range = (-14.0, 14.0)
+    mean_kind = "frechet"
+
+    def mean(self, w: Params) -> Tensor:
+        return w["loc"]
+
+    def mean_log_ratio(self, w: Params, kind: str) -> Tensor:
+        return super().mean_log_ratio(w, "riemannian" if kind == "lebesgue" else kind)
 
     def coordinates(self, x: Tensor) -> Tensor:
         return x.flatten(x.ndim - len(self.point_shape))

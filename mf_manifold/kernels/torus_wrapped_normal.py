@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from ..circular import log_wrapped_normal_1d
+from ..circular import log_wrapped_normal_1d, wrapped_normal_entropy
+from ..climb import climb
 from ..geometry import Shape
 from ..kernel import Kernel, OnManifold, Params, register_kernel
 from ..manifolds.torus import Torus, wrap
+from .circular_statistics import averages, mean_angles
 from .covariance import cholesky_logdet, covariance_from_raw, covariance_option, num_covariance_raw
 
 MAX_TERMS = 100_000
@@ -37,11 +39,16 @@ class TorusWrappedNormal(Kernel):
 
     **Measure**: Lebesgue in radians. **Exactness**: convergent series. **Units**: radians.
 
+    **Range**: scales from 1e-4 up in any dimension; full covariances up to 100 000 terms. **Mean**: Fréchet, equal to ``loc``.
+    **Sampler**: normal noise modulo 2 pi, pathwise. ``fit`` climbs the likelihood (L-BFGS) from the mean directions and the
+    second moments around them; entropies exist for diagonal covariances.
+
     Shapes: ``loc`` (*B,d); ``scale`` (*B,d) or (*B,1), broadcast against ``loc`` as torch does; ``covariance_matrix``
     (*B,d,d).
 
     Raises:
-        ValueError: a full covariance so wide in so many dimensions that the lattice exceeds 100 000 terms.
+        ValueError: a scale that is not positive, a full covariance so wide in so many dimensions that the lattice exceeds
+            100 000 terms, a fit to angles that do not spread.
 
     References:
         Mardia, Jupp (2000), Directional Statistics, section 3.5.7 (one angle).
@@ -56,6 +63,7 @@ class TorusWrappedNormal(Kernel):
 
     parameter_names = ("loc", "scale | covariance_matrix")
     exactness = "series"
+    mean_kind = "frechet"
 
     def __init__(self, manifold: geoopt.Manifold, point_shape: Shape, covariance: str = "diagonal") -> None:
         super().__init__(manifold, point_shape)
@@ -126,6 +134,42 @@ class TorusWrappedNormal(Kernel):
         if self.covariance == "diagonal":
             return {"loc": points, "scale": self.scale_from_raw(shape)}
         return {"loc": points, "covariance_matrix": covariance_from_raw(self, shape, self.dim)}
+
+    def mean(self, w: Params) -> Tensor:
+        return wrap(w["loc"])
+
+    def entropy(self, w: Params) -> Tensor:
+        if self.covariance == "full":
+            return super().entropy(w)
+        return wrapped_normal_entropy(w["scale"].expand(*w["scale"].shape[:-1], self.dim)).sum(-1)
+
+    def fit(self, x: Tensor, weights: Tensor | None = None) -> Params:
+        average, wide, d = averages(weights), x.double(), self.dim
+        center = mean_angles(wide, average)
+        angle = wrap(wide - center)
+        second = average(angle.unsqueeze(-1) * angle.unsqueeze(-2))
+        spread = second.diagonal().sqrt()
+        least = torch.linalg.eigvalsh(second / (spread.unsqueeze(-1) * spread).clamp_min(1e-300))[0]
+        if not float(spread.amin()) > 0 or (self.covariance == "full" and not float(least) > 1e-12):
+            raise ValueError(
+                f"Expected angles that spread in all {d} dimensions for a fit of wrapped_normal, got standard deviations "
+                f"{spread.tolist()} around the mean direction: fit more points, or a diagonal covariance."
+            )
+        factor = torch.linalg.cholesky(second) if self.covariance == "full" else torch.diag(spread)
+        rows, columns = torch.tril_indices(d, d, -1, device=x.device)
+
+        def params(theta: Tensor) -> Params:
+            loc = theta[:d] @ factor.mT
+            if self.covariance == "diagonal":
+                return {"loc": loc, "scale": spread * theta[d:].exp()}
+            change = torch.diag_embed(theta[d : 2 * d].exp()).index_put((rows, columns), theta[2 * d :])
+            return {"loc": loc, "covariance_matrix": factor @ change @ change.mT @ factor.mT}
+
+        size = 2 * d if self.covariance == "diagonal" else 2 * d + len(rows)
+        start = torch.zeros(size, dtype=torch.float64, device=x.device)
+        found = params(climb(lambda theta: average(self._log_prob(angle, params(theta))), start))
+        found["loc"] = wrap(found["loc"] + center)
+        return {name: value.to(x) for name, value in found.items()}
 
 
 def _box(half_widths: list[int], like: Tensor) -> Tensor:

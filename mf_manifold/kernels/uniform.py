@@ -13,10 +13,12 @@ from torch.distributions import constraints
 from .. import geometry
 from ..geometry import Shape
 from ..kernel import Kernel, Params, register_kernel
-from ..manifolds import Grassmann, StarShaped, Torus, TorusOfRevolution
+from ..manifolds import Grassmann, SpecialOrthogonal, StarShaped, Torus, TorusOfRevolution, UnitQuaternions
 from ..measure import zeros_like_batch
 
 
+@register_kernel(UnitQuaternions, "uniform")
+@register_kernel(SpecialOrthogonal, "uniform")
 @register_kernel(geoopt.Sphere, "uniform")
 @register_kernel(geoopt.Stiefel, "uniform")
 @register_kernel(Grassmann, "uniform")

@@ -30,7 +30,7 @@ def from_config(config: dict[str, Any]) -> geoopt.Manifold:
     return _BUILDERS[config["type"]](config)
 
 
-from . import charts, euclidean, product, scaled, spd, sphere, stiefel  # noqa: E402, F401
+from . import charts, euclidean, lorentz, product, scaled, spd, sphere, stereographic, stiefel  # noqa: E402, F401
 from .affine import AffineSubspace  # noqa: E402
 from .chart import ChartManifold  # noqa: E402
 from .correlation import Correlation  # noqa: E402
@@ -38,9 +38,11 @@ from .ellipsoid import Ellipsoid  # noqa: E402
 from .grassmann import Grassmann  # noqa: E402
 from .named import register_surface, surface  # noqa: E402
 from .simplex import Simplex  # noqa: E402
+from .special_orthogonal import SpecialOrthogonal  # noqa: E402
 from .star_shaped import StarShaped  # noqa: E402
 from .torus import Torus  # noqa: E402
 from .torus_of_revolution import TorusOfRevolution  # noqa: E402
+from .unit_quaternions import UnitQuaternions  # noqa: E402
 
 __all__ = [
     "AffineSubspace",
@@ -49,9 +51,11 @@ __all__ = [
     "Ellipsoid",
     "Grassmann",
     "Simplex",
+    "SpecialOrthogonal",
     "StarShaped",
     "Torus",
     "TorusOfRevolution",
+    "UnitQuaternions",
     "from_config",
     "register_config",
     "register_surface",

@@ -11,34 +11,13 @@ from geoopt import Sphere
 from torch import Tensor
 
 from .. import geometry
+from ..curved import cos_sqrt, sinc_sqrt
 from ..geometry import Shape
 from ..measure import register_measure, zeros_like_batch
 from ..special import angle2_from_chord2, log_sinc_abs
 from . import register_config
 
 register_config("Sphere", lambda config: Sphere())
-
-
-def _series(t: Tensor, coefficients: tuple[float, ...]) -> Tensor:
-    total = torch.zeros_like(t)
-    for c in reversed(coefficients):
-        total = total * t + c
-    return total
-
-
-def cos_sqrt(t: Tensor) -> Tensor:
-    """``cos(sqrt t)`` for t >= 0 as the analytic function it is: sqrt alone has an infinite gradient at 0."""
-    small = t < 0.1
-    root = torch.where(small, torch.ones_like(t), t).sqrt()
-    return torch.where(small, _series(t, (1, -1 / 2, 1 / 24, -1 / 720, 1 / 40320, -1 / 3628800)), root.cos())
-
-
-def sinc_sqrt(t: Tensor) -> Tensor:
-    """``sin(sqrt t) / sqrt t`` for t >= 0 as the analytic function it is."""
-    small = t < 0.1
-    root = torch.where(small, torch.ones_like(t), t).sqrt()
-    series = _series(t, (1, -1 / 6, 1 / 120, -1 / 5040, 1 / 362880, -1 / 39916800))
-    return torch.where(small, series, root.sin() / root)
 
 
 def chord2(x: Tensor, y: Tensor) -> Tensor:

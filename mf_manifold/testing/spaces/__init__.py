@@ -1,6 +1,19 @@
 """What the checks need to know of each manifold, one file a space: quadrature, degenerate points, isometries, coordinates."""
 
-from . import composite, correlation, embedded, euclidean, grassmann, simplex, spd, sphere, stiefel, torus
+from . import (
+    composite,
+    correlation,
+    embedded,
+    euclidean,
+    grassmann,
+    hyperbolic,
+    simplex,
+    spd,
+    special_orthogonal,
+    sphere,
+    stiefel,
+    torus,
+)
 
 __all__ = [
     "composite",
@@ -8,8 +21,10 @@ __all__ = [
     "embedded",
     "euclidean",
     "grassmann",
+    "hyperbolic",
     "simplex",
     "spd",
+    "special_orthogonal",
     "sphere",
     "stiefel",
     "torus",

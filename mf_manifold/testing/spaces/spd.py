@@ -45,6 +45,19 @@ def _whitened(x: Tensor, y: Tensor) -> Tensor:
     return svec(sym_logm(congruence(sym_inv_sqrtm(x), y)))
 
 
+def _log_cholesky(x: Tensor, y: Tensor) -> Tensor:
+    factor = torch.linalg.cholesky(y)
+    rows, columns = torch.tril_indices(y.shape[-1], y.shape[-1], -1, device=y.device)
+    return torch.cat([factor.diagonal(dim1=-2, dim2=-1).log(), factor[..., rows, columns]], dim=-1)
+
+
+def _transport(x: Tensor, y: Tensor) -> Tensor:
+    """Entries in the eigenbasis of x, in units of the Bures-Wasserstein metric ``|U|^2 = sum_ij U_ij^2 / (2 (l_i + l_j))``."""
+    values, vectors = torch.linalg.eigh(x)
+    units = torch.sqrt(2 * (values.unsqueeze(-1) + values.unsqueeze(-2)))
+    return svec(congruence(vectors.mT, y) / units)
+
+
 @measure_coordinates.register(geoopt.SymmetricPositiveDefinite)
 def _(manifold: geoopt.SymmetricPositiveDefinite) -> Mapping[str, Coordinates]:
     return {
@@ -52,4 +65,6 @@ def _(manifold: geoopt.SymmetricPositiveDefinite) -> Mapping[str, Coordinates]:
         "frobenius": lambda x, y: svec(y),
         "log_euclidean": lambda x, y: svec(sym_logm(y)),
         "affine_invariant": _whitened,
+        "log_cholesky": _log_cholesky,
+        "bures_wasserstein": _transport,
     }
