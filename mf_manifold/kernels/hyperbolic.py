@@ -60,6 +60,8 @@ def all_pairs(
     in the frames; without ``stretched`` the second argument means nothing. The product
     cancels like ``time(x) time(loc)``; None where that would be seen at the ``smallest`` scale.
     """
+    if x.is_meta:
+        return None
     a, b, k = x[:, 1:].double(), loc[:, 1:].double(), radius2(manifold, x)
     radius, time_a, time_b = k.sqrt(), time(a, k), time(b, k)
     rounding = 4 * torch.finfo(torch.float64).eps * largest(time_a) * largest(time_b)
