@@ -23,7 +23,8 @@ from .ambient_normal import AmbientNormal, result_type
 MAX_NODES = 2**20  # of the surface's grid
 PER_SCALE = 1.5  # nodes per scale of arc length: neglects exp(-2 pi^2 PER_SCALE^2) of a Gaussian
 SAFETY = 1.3  # by which the reach of a cell may exceed that of its corners
-COARSEST, FINEST = 32, 4096
+COARSEST = 32
+BETWEEN_WALLS = 2048  # nodes of the largest Gauss rule
 BLOCK = 2**21  # cells of all components that are sampled from at a time
 
 
@@ -63,13 +64,14 @@ class RestrictedNormal(AmbientNormal):
 
     **Range**: curves and surfaces: ellipsoids and star-shaped surfaces in 2 and 3 dimensions, tori of revolution, charts of one
     or two bounded or periodic coordinates. The smallest ``scale``, or root of an eigenvalue of ``covariance_matrix``, is 1e-5
-    times the length of a curve and 1/600 of the larger extent of a surface, no largest one; at most 2^20 nodes.
+    times the length of a closed curve, 1/1000 of that of a curve with ends and 1/600 of the larger extent of a surface, no
+    largest one; at most 2^20 nodes, which must also resolve the surface itself (semi-axes up to 1:100).
     **Mean**: extrinsic. **Sampler**: exact rejection from a step function over the grid's cells; not pathwise.
 
     Shapes: ``loc`` (*B,D), on the surface or not; ``scale`` (*B); ``covariance_matrix`` (*B,D,D).
 
     Raises:
-        ValueError: a scale so small that the grid would exceed 2^20 nodes.
+        ValueError: a scale so small, or a surface so thin, that the grid would exceed 2^20 nodes.
         NotImplementedError: a surface without coordinates in a bounded box, or of more than two dimensions.
 
     References:
@@ -128,10 +130,11 @@ class RestrictedNormal(AmbientNormal):
             return coarse
         scale = float(1 / torch.linalg.matrix_norm(inverse.detach(), 2).amax())
         counts = [max(n, 32 + math.ceil(PER_SCALE * length / scale)) for n, length in zip(coarse, lengths, strict=True)]
-        if math.prod(counts) > MAX_NODES:
+        if not self._affordable(counts):
             raise ValueError(
-                f"Expected scales whose grid on {self.manifold.name} has at most {MAX_NODES} nodes, got {math.prod(counts)} "
-                f"for the scale {scale:.2g}. For laws that narrow use projected_normal, radial_normal or pushforward_normal."
+                f"Expected scales whose grid on {self.manifold.name} has at most {MAX_NODES} nodes, {BETWEEN_WALLS} a side "
+                f"between walls, got {math.prod(counts)} for the scale {scale:.2g}. "
+                "For laws that narrow use projected_normal, radial_normal or pushforward_normal."
             )
         return counts
 
@@ -151,7 +154,7 @@ class RestrictedNormal(AmbientNormal):
             volumes = [math.inf, self._log_volume(counts)]
             while abs(volumes[-1] - volumes[-2]) > 1e-12 * max(1.0, abs(volumes[-1])):
                 counts[i] *= 2
-                if counts[i] > FINEST or math.prod(counts) > MAX_NODES:
+                if not self._affordable(counts):
                     raise ValueError(
                         f"Expected a surface that {MAX_NODES} nodes resolve, got {self.manifold.name} with parts that are too "
                         "small for its size; use projected_normal, radial_normal or pushforward_normal."
@@ -168,6 +171,10 @@ class RestrictedNormal(AmbientNormal):
                 half = (nodes[:, i] - low) * (high - nodes[:, i])
                 lengths.append(math.pi * float((speed * half.sqrt()).amax()))
         return lengths, counts
+
+    def _affordable(self, counts: list[int]) -> bool:
+        walls = [n for n, periodic in zip(counts, self.manifold.parametrisation().periodic, strict=True) if not periodic]
+        return math.prod(counts) <= MAX_NODES and max(walls, default=0) <= BETWEEN_WALLS
 
     def _log_volume(self, counts: list[int]) -> float:
         rule = _grid_of(self, tuple(counts))
@@ -210,9 +217,7 @@ class RestrictedNormal(AmbientNormal):
             points[slots] = self._reject(block, which[slots] - start, rule, cells, generator)
         return points
 
-    def _reject(
-        self, w: Params, which: Tensor, rule: Grid, cells: Cells, generator: torch.Generator | None
-    ) -> Tensor:
+    def _reject(self, w: Params, which: Tensor, rule: Grid, cells: Cells, generator: torch.Generator | None) -> Tensor:
         """The same for few components: proposals from a step function above each density.
 
         In each cell the density is below its value at the node, moved closer to ``loc`` by the reach of the cell.

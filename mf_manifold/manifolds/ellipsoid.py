@@ -40,11 +40,11 @@ class Ellipsoid(StarShaped):
         axes = tuple(float(a) for a in semi_axes)
         if len(axes) < 2 or not all(0 < a < math.inf for a in axes):
             raise ValueError(f"Expected at least 2 positive semi-axes, got {list(axes)}.")
-        super().__init__(self._no_radius, len(axes))
         self.semi_axes = axes
+        super().__init__(self._radius, len(axes))
         self.continuous_projection = axes.count(min(axes)) > 1  # the medial axis then has no side that a path could change
 
-    def _no_radius(self, u: Tensor) -> Tensor:
+    def _radius(self, u: Tensor) -> Tensor:
         return 1 / self.gauge(u)
 
     def axes(self, x: Tensor) -> Tensor:
