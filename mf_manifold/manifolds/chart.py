@@ -80,7 +80,9 @@ class ChartManifold(EmbeddedManifold):
         if len(sides) != dim:
             raise ValueError(f"Expected a box of {dim} pairs of numbers or None, got {len(sides)}.")
         self.box = [_side(*pair) for pair in zip(sides, self.periods, strict=True)]
-        example = embedding(torch.tensor([[0.0 if s is None else sum(s) / 2 for s in self.box]], dtype=torch.float64))
+        example = embedding(
+            torch.tensor([[0.0 if s is None else sum(s) / 2 for s in self.box]], dtype=torch.float64, device="cpu")
+        )
         if example.ndim != 2 or example.shape[0] != 1 or example.shape[1] < dim:
             raise ValueError(
                 f"Expected an embedding that maps coordinates (1, {dim}) to points (1, D) with D >= {dim}, got shape "
@@ -98,7 +100,9 @@ class ChartManifold(EmbeddedManifold):
     def _check_coordinates(self) -> None:
         """Notice, at points drawn at random, coordinates that are not those of the point or not the only ones."""
         noise = torch.rand(CHECKED, self.dim, dtype=torch.float64, device="cpu", generator=torch.Generator().manual_seed(0))
-        low, high = (torch.tensor([WIDE[i] if s is None else s[i] for s in self.box], dtype=torch.float64) for i in (0, 1))
+        low, high = (
+            torch.tensor([WIDE[i] if s is None else s[i] for s in self.box], dtype=torch.float64, device="cpu") for i in (0, 1)
+        )
         u = low + (high - low) * noise
         x = self.embedding(u)
         found = self.coordinates(x)
@@ -217,8 +221,8 @@ def _side(side: tuple[float, float] | None, period: float | None) -> tuple[float
 def _default_starts(box: Sequence[tuple[float, float] | None]) -> Tensor:
     bounded = sum(side is not None for side in box)
     count = GRID if bounded <= 3 else max(1, int(MAX_STARTS ** (1 / bounded)))
-    steps = torch.linspace(0, 1, count, dtype=torch.float64)
-    sides = [torch.zeros(1, dtype=torch.float64) if s is None else s[0] + (s[1] - s[0]) * steps for s in box]
+    steps = torch.linspace(0, 1, count, dtype=torch.float64, device="cpu")
+    sides = [torch.zeros(1, dtype=torch.float64, device="cpu") if s is None else s[0] + (s[1] - s[0]) * steps for s in box]
     return torch.cartesian_prod(*sides).reshape(-1, len(sides))
 
 
@@ -277,8 +281,10 @@ def _(
     device: torch.device | str | None = None,
 ) -> Tensor:
     chart = manifold.parametrisation()
-    steps = torch.cartesian_prod(*[torch.linspace(0, 1, _nodes(manifold) + 1, dtype=torch.float64)] * manifold.dim)
-    sides = torch.tensor([chart.lower, chart.upper], dtype=torch.float64)
+    steps = torch.cartesian_prod(
+        *[torch.linspace(0, 1, _nodes(manifold) + 1, dtype=torch.float64, device="cpu")] * manifold.dim
+    )
+    sides = torch.tensor([chart.lower, chart.upper], dtype=torch.float64, device="cpu")
     bound = float(chart.log_area(sides[0] + (sides[1] - sides[0]) * steps.reshape(-1, manifold.dim)).amax()) + SLACK
 
     def propose(count: int) -> tuple[Tensor, Tensor]:

@@ -139,7 +139,7 @@ def _mean_root(weights: Sequence[float]) -> float:
     With z normal, ``E sqrt(q(z)) = int (1 - prod_i (1 + 2 weights_i t)^(-1/2)) t^(-3/2) dt / (2 sqrt pi)``; ``t = exp(v)``.
     """
     step = 0.125
-    v = torch.arange(-75.0, 75.0, step, dtype=torch.float64)
+    v = torch.arange(-75.0, 75.0, step, dtype=torch.float64, device="cpu")
     largest = max(weights)  # whose term alone is between 1 / sqrt(D) and the whole
     logs = torch.stack([torch.log1p(2 * w / largest * v.exp()) for w in weights]).sum(0) / 2
     integral = float((-torch.expm1(-logs) * torch.exp(-v / 2)).sum()) * step / (2 * math.sqrt(math.pi))

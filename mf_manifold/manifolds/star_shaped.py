@@ -42,7 +42,7 @@ class StarShaped(EmbeddedManifold):
         if ambient_dim < 2:
             raise ValueError(f"Expected a star-shaped surface in at least 2 dimensions, got ambient_dim={ambient_dim}.")
         self.radius, self.ambient_dim, self.dim = radius, ambient_dim, ambient_dim - 1
-        axes = torch.eye(ambient_dim, dtype=torch.float64)
+        axes = torch.eye(ambient_dim, dtype=torch.float64, device="cpu")
         example = radius(torch.cat([axes, -axes]))
         if example.shape != (2 * ambient_dim,) or not bool((example > 0).all()):
             raise ValueError(
