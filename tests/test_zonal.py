@@ -399,6 +399,10 @@ def test_fit_of_degenerate_data() -> None:
         mf.fit(SPHERE, "stereographic_normal", same)
     with pytest.raises(ValueError, match="determine a covariance"):
         mf.fit(SPHERE, "stereographic_normal", same[:2], covariance="full")
+    circle = torch.stack([*random_points(SPHERE, (3,), 2, 0), *-random_points(SPHERE, (3,), 2, 0)])
+    with pytest.raises(ValueError, match="determine a covariance"):
+        mf.fit(SPHERE, "stereographic_normal", circle, covariance="full")
+    mf.fit(SPHERE, "stereographic_normal", circle)
     with pytest.raises(ValueError, match="lie on a circle"):
         mf.fit(SPHERE, "kent", at_angles(unit_vector(3), real([0.1, 0.2, 0.4])))
     for name in ("wrapped_normal", "truncated_normal"):
