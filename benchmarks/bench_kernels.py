@@ -103,7 +103,10 @@ def main() -> None:
     for space in args.spaces:
         manifold, shape = SPACES[space]
         for name in args.kernels or kernel_names(manifold):
-            kernel = mf.kernel_for(manifold, shape, name)
+            try:
+                kernel = mf.kernel_for(manifold, shape, name)
+            except ValueError:  # a kernel of other dimensions, such as Kent's
+                continue
             if not kernel.event_shapes:
                 continue
             dtype = torch.float64 if kernel.needs_double else torch.float32

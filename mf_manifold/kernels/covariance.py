@@ -6,9 +6,21 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.distributions import constraints
 
 if TYPE_CHECKING:
     from ..kernel import Kernel
+
+
+class SemidefiniteToRounding(type(constraints.positive_semidefinite)):  # type: ignore[misc]
+    """Symmetric matrices without negative eigenvalues but those that rounding makes of zeros, as in projections P S P."""
+
+    def check(self, value: Tensor) -> Tensor:
+        symmetric = constraints.symmetric.check(value)
+        values = torch.linalg.eigvalsh(value)
+        slack = 8 * value.shape[-1] * torch.finfo(value.dtype).eps
+        result: Tensor = symmetric & (values[..., 0] >= -slack * values[..., -1].abs())
+        return result
 
 
 def covariance_option(value: str, allowed: tuple[str, ...]) -> str:
