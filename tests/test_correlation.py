@@ -129,7 +129,7 @@ def test_fit_recovers_the_normal_law() -> None:
     fitted = law.fit(x)
     assert float((fitted.scale / law.scale - 1).abs().max()) < 0.03
     assert float(mf.geometry.dist(CORRELATION, fitted.loc, law.loc)) < 0.02
-    with pytest.raises(ValueError, match="vary in all 3 coordinates"):
+    with pytest.raises(ValueError, match="spread in every direction of the 3 coordinates"):
         law.fit(x[:1])
 
 

@@ -110,7 +110,7 @@ def test_dirichlet_fit_is_a_stationary_point(alpha: list[float]) -> None:
 def test_fits_of_equal_points_say_what_is_missing() -> None:
     with pytest.raises(ValueError, match="points that differ"):
         mf.fit(SIMPLEX, "dirichlet", X.expand(5, 4))
-    with pytest.raises(ValueError, match="vary in all 3 coordinates"):
+    with pytest.raises(ValueError, match="spread in every direction of the 3 coordinates"):
         mf.fit(SIMPLEX, "logistic_normal", X.expand(5, 4))
 
 

@@ -17,11 +17,11 @@ from ..manifolds.correlation import (
     full_rank,
     partial_coordinates,
 )
-from .wide_normal import WideCoordinateNormal
+from .coordinate_normal import CoordinateNormal
 
 
 @register_kernel(Correlation, "partial_correlation_normal", default=True)
-class PartialCorrelationNormal(WideCoordinateNormal):
+class PartialCorrelationNormal(CoordinateNormal):
     r"""Law of a correlation matrix whose canonical partial correlations have normal Fisher z.
 
     .. math:: q(X) = N(z(X); z(loc), \Sigma), \qquad
@@ -50,6 +50,7 @@ class PartialCorrelationNormal(WideCoordinateNormal):
     0.797885
     """
 
+    mean_kind = "frechet"
     needs_double = True  # a float32 matrix has lost the digits of partial correlations near 1
 
     def _log_prob(self, x: Tensor, w: Params) -> Tensor:

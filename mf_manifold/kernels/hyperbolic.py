@@ -158,13 +158,6 @@ def _extrinsic_mean(x: Tensor, weights: Tensor, k: Tensor) -> Tensor:
     return torch.cat([time(space, k), space], dim=-1)
 
 
-def average_weights(x: Tensor, weights: Tensor | None) -> Tensor:
-    """Weights (N) in float64 that add up to one."""
-    if weights is None:
-        return torch.full((len(x),), 1 / len(x), dtype=torch.float64, device=x.device)
-    return weights.double() / weights.double().sum()
-
-
 def same_points(a: Tensor, b: Tensor) -> bool:
     """Whether all locations of two batches agree to the last bit."""
     return bool((a == b).all())
