@@ -71,31 +71,19 @@ def _chebyshev(u: Tensor, c: tuple[float, ...]) -> Tensor:
     return closed_form(u, lambda v: _clenshaw(v, c), lambda v: _chebyshev(v, _derivative(c)))
 
 
-def _log_half_normal(t: Tensor, tilt: bool) -> Tensor:
+def _log_half_normal(t: Tensor) -> Tensor:
     """The case k = 0."""
     left = t < 0
     negative, positive = torch.where(left, t, 0.0), torch.where(left, 0.0, t)
-    tail = torch.log(torch.special.erfcx(-negative * math.sqrt(0.5)))
-    tail = tail if tilt else tail - negative.square() / 2.0
+    tail = torch.log(torch.special.erfcx(-negative * math.sqrt(0.5))) - negative.square() / 2.0
     return torch.where(left, tail, torch.log1p(torch.special.erf(positive * math.sqrt(0.5)))) + 0.5 * math.log(math.pi / 2.0)
 
 
-def _log_laplace(k: int, t: Tensor, tilt: bool) -> Tensor:
+def _log_laplace(k: int, t: Tensor) -> Tensor:
     a, w = torch.asinh(t * (0.5 / math.sqrt(k))), torch.sqrt(t.square() + 4.0 * k)
     exponent = -((w - t) / 2.0).square() / 2.0  # for t >> 0 the difference is off by eps t, its square by eps k only
-    if tilt:
-        left = t < 0
-        p = math.sqrt(k) * torch.exp(torch.where(left, a, 0.0))
-        exponent = torch.where(left, p * t - p.square() / 2.0, torch.where(left, 0.0, exponent))
     base = (k + 0.5) * a + exponent - 0.5 * w.log()
     return base + (0.5 * (k + 0.5) * math.log(k) + 0.5 * _LOG_TWO_PI) + _chebyshev(t / w, _series(k, t.dtype))
-
-
-def _evaluate(k: int, t: Tensor, dtype: torch.dtype, tilt: bool) -> Tensor:
-    if k < 0 or k != int(k):
-        raise ValueError(f"log_moment: k must be a whole number of at least 0, got {k}")
-    wide = t.to(dtype)
-    return (_log_laplace(int(k), wide, tilt) if k else _log_half_normal(wide, tilt)).to(t.dtype)
 
 
 def log_moment(k: int, t: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -110,19 +98,7 @@ def log_moment(k: int, t: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
     >>> log_moment(1, torch.tensor(0.0, dtype=torch.float64)).abs().item() < 1e-14
     True
     """
-    return _evaluate(k, t, dtype, tilt=False)
-
-
-def log_tilted_moment(k: int, t: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
-    """``log_moment(k, t) + min(t, 0)^2 / 2``: for t < 0 the logarithm of int_0^inf s^k exp(t s - s^2 / 2) ds.
-
-    It grows like log |t| only as t -> -inf, and like k log t as t -> inf: what a sum with other large quadratic terms wants.
-    Shapes, dtype and errors are those of :func:`log_moment`; differentiable once.
-
-    **Raises** ValueError if k is not a whole number >= 0.
-
-    >>> t = torch.tensor(-1e4, dtype=torch.float64)
-    >>> round(log_tilted_moment(2, t).item(), 6)                  # log(2 / |t|^3)
-    -26.937874
-    """
-    return _evaluate(k, t, dtype, tilt=True)
+    if k < 0 or k != int(k):
+        raise ValueError(f"log_moment: k must be a whole number of at least 0, got {k}")
+    wide = t.to(dtype)
+    return (_log_laplace(int(k), wide) if k else _log_half_normal(wide)).to(t.dtype)

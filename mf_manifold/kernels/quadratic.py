@@ -24,7 +24,7 @@ def _tilt(gaps: Tensor) -> Tensor:
 def sample_axes(gaps: Tensor, sample_shape: Shape, generator: torch.Generator | None) -> Tensor:
     """Unit vectors with density proportional to exp(-sum_i gap_i x_i^2), gaps >= 0 of which one is 0, by exact rejection.
 
-    Proposals are angular central Gaussian; at least 0.4 of them are accepted.
+    Proposals are angular central Gaussian; at least 0.85 / sqrt(D) of them are accepted, least for one narrow pair of poles.
     Shapes: gaps (*B,D) -> (*sample_shape,*B,D).
 
     Reference: Kent, Ganeiban, Mardia (2018), A new unified approach for the simulation of a wide class of directional

@@ -20,6 +20,7 @@ from ..kernel import Kernel, Params, register_kernel
 from ..manifolds.sphere import chord2
 from .covariance import colour, covariance_from_raw, covariance_option, num_covariance_raw, whitening
 from .shares import shares
+from .zonal import product_suffices
 
 _LEAST_SPREAD = 1e-12  # mean squared chord from the mean direction, per dimension, below which points count as equal
 
@@ -41,9 +42,10 @@ class ProjectedNormal(Kernel):
     **Measure**: surface of the unit sphere. **Exactness**: closed form; the integral is a recurrence of error functions,
     evaluated by a Chebyshev series.
 
-    **Range**: \|mean_vector\| up to 1e6 standard deviations, condition numbers of the covariance up to 1e6. Pairs at once, by
-    a matrix product, err by eps \|mean_vector\|^2. **Mean**: Fréchet, the direction of ``mean_vector`` (the first axis where
-    that is zero, as every point is one); not available with a covariance matrix. **Sampler**: exact and pathwise.
+    **Range**: \|mean_vector\| up to 1e6 standard deviations, condition numbers of the covariance up to 1e6. Beyond, errors grow
+    in proportion: like eps times the length, and like eps times the condition number. **Mean**: Fréchet, the direction of
+    ``mean_vector`` (the first axis where that is zero, as every point is one); not available with a covariance matrix.
+    **Sampler**: exact and pathwise.
 
     Entropy and divergences have no closed form. The fit of the isotropic variant is Newton's method on the mean vector, in
     which the log likelihood is strictly concave; the full one has none.
@@ -118,7 +120,10 @@ class ProjectedNormal(Kernel):
         unit, mean = geometry.project(self.manifold, x.double()), w["mean_vector"].double()
         if self.covariance == "full":
             return self._full_pairs(unit, mean, w, x)
-        half = mean.square().sum(-1) / 2 + self._constant
+        square = mean.square().sum(-1)
+        if not product_suffices(square / 2, x.dtype):  # a product errs by eps |mean|^2
+            return super().pairwise_log_prob(x, w)
+        half = square / 2 + self._constant
 
         def block(rows: slice) -> Tensor:
             t = unit[rows] @ mean.mT

@@ -36,9 +36,9 @@ class Watson(Kernel):
     **Measure**: surface of the unit sphere. **Exactness**: numeric normaliser; the confluent hypergeometric function is a
     contour integral by a fixed rule, to 1e-13.
 
-    **Range**: concentrations from -1e8 to 1e8. Pairs at once, by a matrix product, err by eps times the concentration.
-    **Mean**: not available, x and -x are equally likely. **Sampler**: exact, by rejection from an angular central Gaussian
-    envelope, not pathwise.
+    **Range**: concentrations from -1e8 to 1e8, D up to 64. Pairs at once, by a matrix product, err by eps times the
+    concentration. **Mean**: not available, x and -x are equally likely. **Sampler**: exact, by rejection from an angular
+    central Gaussian envelope, not pathwise.
 
     The fit compares the law around the first principal axis with that around the last one, their concentrations by Newton's
     method on a concave function. A network's components are bipolar.
