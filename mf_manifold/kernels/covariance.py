@@ -22,6 +22,9 @@ class SemidefiniteToRounding(type(constraints.positive_semidefinite)):  # type: 
         result: Tensor = symmetric & (values[..., 0] >= -slack * values[..., -1].abs())
         return result
 
+    def __repr__(self) -> str:  # torch drops the first letter, which is an underscore in its own names
+        return "PositiveSemidefinite()"
+
 
 def covariance_option(value: str, allowed: tuple[str, ...]) -> str:
     """Check the ``covariance`` option of a kernel."""
