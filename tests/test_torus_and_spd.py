@@ -166,6 +166,15 @@ def test_pairs_without_components_are_empty() -> None:
         assert mf.kernel_for(SPD, (3, 3), name).pairwise_log_prob(spd_matrix(3).expand(5, 3, 3), w).shape == (5, 0)
 
 
+@pytest.mark.parametrize(("a", "b"), [(4.0, 6.0), (1e6, 2.1), (2.1, 1e6), (1e6, 1e6)])
+def test_pairs_of_beta_primes_keep_digits_at_all_shapes(a: float, b: float) -> None:
+    modes = random_points(SPD, (3, 3), 12, 0)
+    w = {"a": real([a] * 12), "b": real([b] * 12), "scale_matrix": b / a * modes}
+    kernel = mf.kernel_for(SPD, (3, 3), "matrix_beta_prime")
+    for x in (modes, random_points(SPD, (3, 3), 9, 1)):
+        close(kernel.pairwise_log_prob(x, w), kernel.log_prob(x.unsqueeze(1), w), 1e-7)
+
+
 def test_pairs_of_wrapped_normals_have_shapes_without_values() -> None:
     w = {"loc": torch.zeros(4, 2, device="meta"), "scale": torch.ones(4, 1, device="meta")}
     x = torch.zeros(5, 2, device="meta")

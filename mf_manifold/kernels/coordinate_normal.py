@@ -163,8 +163,8 @@ class CoordinateNormal(Kernel):
         if not enough:
             raise ValueError(
                 f"Expected points that spread in every direction of the {self.dim} coordinates of {self.name}, got standard "
-                f"deviations from {float(scale.amin()):.3g} to {float(scale.amax()):.3g}, perhaps dependent: fit more points, "
-                "or a covariance that is diagonal."
+                f"deviations from {float(scale.amin()):.3g} to {float(scale.amax()):.3g}, perhaps dependent: fit more points"
+                + (", or a diagonal covariance." if self.covariance == "full" else ".")
             )
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
+from ..backends.pairs import by_blocks
 from ..climb import climb
 from ..geometry import Shape
 from ..kernel import Kernel, OnManifold, Params, register_kernel
@@ -17,7 +18,7 @@ from ..manifolds.spd import is_log_euclidean
 from ..special import multivariate_digamma_minus_log, wishart_log_constant
 from .covariance import cholesky_logdet
 from .shares import average, shares
-from .stein import bartlett, exact_difference, excess_loss, mean_volume_ratio, relative, rounded_up
+from .stein import bartlett, exact_difference, excess_loss, inverse_spd, mean_volume_ratio, relative, rounded_up, whitened
 
 MAX_SHAPE = 1e6  # of fits, where the law is a Wishart or an inverse Wishart law already
 
@@ -86,6 +87,23 @@ class SPDMatrixBetaPrime(Kernel):
         both = (b / (a + b))[..., None, None] * eye + share[..., None, None] * (pair.factor @ pair.factor.mT)
         far = 2 * a * cholesky_logdet(pair.factor) - (a + b) * log_det_spd(both)
         return (pair.choose(near, far) + self._log_constant(a, b)).to(x.dtype)
+
+    def pairwise_log_prob(self, x: Tensor, w: Params) -> Tensor:
+        # one determinant a pair, of a sum of two matrices of order one; where a > b of inverses, whose law has them exchanged
+        w = self.expand(w, self.batch_shape(w))
+        a, b, scale = w["a"].double(), w["b"].double(), w["scale_matrix"].double()
+        points, modes = whitened(x.double(), (a / b)[..., None, None] * scale)
+        inverse, turned, low, high = inverse_spd(points), (a > b)[..., None, None], torch.minimum(a, b), torch.maximum(a, b)
+        log_det = log_det_spd(points).unsqueeze(1) * torch.where(a > b, -low, low)
+        own, part = torch.where(turned, inverse_spd(modes), modes), (low / (a + b))[..., None, None]
+        bias = high * log_det_spd(own) + self._log_constant(a, b)
+        own, offset = (high / (a + b))[..., None, None] * own, self._base_ratio(x).unsqueeze(1)
+
+        def block(rows: slice) -> Tensor:
+            both = own + part * torch.where(turned, inverse[rows].unsqueeze(1), points[rows].unsqueeze(1))
+            return (bias + log_det[rows] - (a + b) * log_det_spd(both)).to(x.dtype) + offset[rows]
+
+        return by_blocks(block, len(x), len(modes), x)
 
     def _log_constant(self, a: Tensor, b: Tensor) -> Tensor:
         """Log density at the mode."""
