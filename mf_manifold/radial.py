@@ -107,7 +107,7 @@ def sample(s: Tensor, dim: int, generator: torch.Generator | None = None) -> Ten
         positive = r > 0
         safe = torch.where(positive, r, at)
         level = (dim - 1) * (log_sinh(safe) - log_sinh(at) - tilt * (safe - at))
-        accept = positive & (u.log() <= level)
+        accept = ~((r <= 0) | (u.log() > level))  # so that NaN, which no proposal would end, comes back as NaN
         result[todo[accept]] = r[accept]
         todo = todo[~accept]
     result = result.reshape(s.shape)

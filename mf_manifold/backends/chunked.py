@@ -16,7 +16,7 @@ from .tiles import Tiles, tile
 
 # Components and coordinates of pairs per tile of a kernel without a bilinear form. Some dozen temporaries of that size
 # live until a tile's gradient is done. Few components, that what depends on points or components alone is seldom redone.
-CPU_TILE, DEVICE_TILE = (128, 2**15), (2048, 2**22)
+CPU_TILE, DEVICE_TILE = (256, 2**17), (2048, 2**22)
 
 
 def reasons_not(problem: Problem) -> list[str]:

@@ -60,6 +60,8 @@ def all_pairs(
     in the frames; without ``stretched`` the second argument means nothing. The product
     cancels like ``time(x) time(loc)``; None where that would be seen at the ``smallest`` scale.
     """
+    if x.is_meta:
+        return None
     a, b, k = x[:, 1:].double(), loc[:, 1:].double(), radius2(manifold, x)
     radius, time_a, time_b = k.sqrt(), time(a, k), time(b, k)
     rounding = 4 * torch.finfo(torch.float64).eps * largest(time_a) * largest(time_b)
@@ -93,31 +95,31 @@ def _boosts(space: Tensor, first: Tensor, radius: Tensor) -> Tensor:
     return torch.cat([-(space / radius).unsqueeze(-1), eye + outer], dim=-1)
 
 
-def _arc(chord2: Tensor) -> Tensor:
-    return 2 * torch.asinh(chord2.sqrt() / 2)
-
-
-def _sine(chord2: Tensor) -> Tensor:
-    return torch.sqrt(chord2) * torch.sqrt(1 + chord2 / 4)
+def _sine_and_arc(chord2: Tensor) -> tuple[Tensor, Tensor]:
+    """``sinh rho`` and ``rho`` for chords ``chord2 = 4 sinh^2(rho/2)``."""
+    sine = torch.sqrt(chord2 * (1 + chord2 / 4))
+    return sine, torch.log1p(chord2 / 2 + sine)  # several times faster than asinh
 
 
 def _square(chord2: Tensor) -> Tensor:
-    return _arc(chord2).square()
+    return _sine_and_arc(chord2)[1].square()
 
 
 def _square_slope(chord2: Tensor) -> Tensor:
-    return _arc(chord2) / _sine(chord2)
+    sine, arc = _sine_and_arc(chord2)
+    return arc / sine
 
 
 def _stretch(chord2: Tensor) -> Tensor:
-    return torch.log(_sine(chord2) / _arc(chord2))
+    sine, arc = _sine_and_arc(chord2)
+    return torch.log(sine / arc)
 
 
 def _stretch_slope(chord2: Tensor) -> Tensor:
     near = chord2 < torch.finfo(chord2.dtype).eps ** 0.25
     far = torch.where(near, torch.ones_like(chord2), chord2)
-    sine = _sine(far)
-    slope = ((1 + far / 2) / sine - 1 / _arc(far)) / (2 * sine)
+    sine, arc = _sine_and_arc(far)
+    slope = ((1 + far / 2) / sine - 1 / arc) / (2 * sine)
     return torch.where(near, 1 / 6 - chord2 * (7 / 180 - chord2 * (71 / 7560)), slope)
 
 

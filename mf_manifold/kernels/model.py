@@ -141,7 +141,7 @@ class ModelKernel(Kernel):
 
     def _with_points(self, w: Params, points: Tensor) -> Params:
         """The points as they were given, not as they came back from the model."""
-        return {**w, self.base.location: points} if self._is_point(self.base.location) else w
+        return {**w, self.base.location: points} if self.base.location in w and self._is_point(self.base.location) else w
 
     @property
     def num_raw(self) -> int:
