@@ -222,7 +222,9 @@ def _completed(frame: Tensor) -> Tensor:
     n = frame.shape[-2]
     minors = [torch.cat([frame[..., :i, :], frame[..., i + 1 :, :]], dim=-2) for i in range(n)]
     signs = torch.tensor([(-1.0) ** (n - 1 - i) for i in range(n)], dtype=frame.dtype, device=frame.device)
-    return signs * torch.linalg.det(torch.stack(minors, dim=-3))
+    last = signs * torch.linalg.det(torch.stack(minors, dim=-3).detach())
+    # no derivatives of determinants, which are wrong where they vanish: it moves as it must to stay perpendicular
+    return last - (frame @ (frame.mT @ last.unsqueeze(-1))).squeeze(-1)
 
 
 @geometry.to_raw.register(SpecialOrthogonal)
