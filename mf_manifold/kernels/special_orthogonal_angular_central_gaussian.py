@@ -93,7 +93,7 @@ class RotationACG(SpaceRotationKernel):
         covariance = w["covariance_matrix"]
         shape = (*sample_shape, *covariance.shape[:-1])
         noise = torch.randn(shape, generator=generator, dtype=covariance.dtype, device=covariance.device)
-        y = torch.linalg.cholesky(covariance) @ noise.unsqueeze(-1)
+        y = self._factor(w).to(covariance.dtype) @ noise.unsqueeze(-1)
         return self.point(quaternions.unit(y.squeeze(-1)))
 
     def centered(self, points: Tensor, scale: Tensor) -> Params:

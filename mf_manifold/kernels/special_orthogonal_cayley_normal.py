@@ -68,7 +68,7 @@ class CayleyNormal(CovarianceKernel):
 
     def pairwise_log_prob(self, x: Tensor, w: Params) -> Tensor:
         if self.size == 3 and self.covariance == "isotropic":
-            return self.pairs_by_angle(x, w)
+            return self.pairs_by_angle(x, w, torch.float64)  # next to turns by pi 2 - chord^2 has no digit in float32
         return super().pairwise_log_prob(x, w)
 
     def zonal(self, chord2: Tensor, scale: Tensor) -> Tensor:
