@@ -376,6 +376,7 @@ def test_optimisers_of_geoopt_find_a_rotation(manifold: geoopt.Manifold) -> None
     assert float(G.dist(manifold, point.data, target)) < 1e-4
     assert manifold.check_point_on_manifold(point.data)
     other = manifold.random(5, *target.shape, dtype=F64, generator=generator())
+    assert manifold.check_point_on_manifold(other[:0]) and manifold.check_vector_on_tangent(other[:0], other[:0])
     v = manifold.proju(other, torch.ones_like(other))
     assert manifold.check_vector_on_tangent(other, v)
     moved = manifold.transp(other, manifold.expmap(other, v), v)
