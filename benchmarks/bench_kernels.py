@@ -29,6 +29,17 @@ SPACES: dict[str, tuple[geoopt.Manifold, tuple[int, ...]]] = {
     "spd2": (geoopt.SymmetricPositiveDefinite(), (2, 2)),
     "spd3": (geoopt.SymmetricPositiveDefinite(), (3, 3)),
     "spd5": (geoopt.SymmetricPositiveDefinite(), (5, 5)),
+    "rotations3": (mf.manifolds.SpecialOrthogonal(), (3, 3)),
+    "quaternions": (mf.manifolds.UnitQuaternions(), (4,)),
+    "lorentz2": (geoopt.Lorentz(), (3,)),
+    "ball2": (geoopt.PoincareBall(), (2,)),
+    "stiefel3x2": (geoopt.EuclideanStiefel(), (3, 2)),
+    "grassmann4x2": (mf.manifolds.Grassmann(), (4, 2)),
+    "simplex3": (mf.manifolds.Simplex(), (3,)),
+    "correlation3": (mf.manifolds.Correlation(), (3, 3)),
+    "ellipsoid2": (mf.manifolds.Ellipsoid([1.5, 1.0, 1.0]), (3,)),
+    "ring": (mf.manifolds.TorusOfRevolution(2.0, 0.7), (3,)),
+    "bowl": (mf.manifolds.surface("paraboloid"), (3,)),
     "euclidean3": (geoopt.Euclidean(ndim=1), (3,)),
 }
 
@@ -92,7 +103,10 @@ def main() -> None:
     for space in args.spaces:
         manifold, shape = SPACES[space]
         for name in args.kernels or kernel_names(manifold):
-            kernel = mf.kernel_for(manifold, shape, name)
+            try:
+                kernel = mf.kernel_for(manifold, shape, name)
+            except ValueError:  # a kernel of other dimensions, such as Kent's
+                continue
             if not kernel.event_shapes:
                 continue
             dtype = torch.float64 if kernel.needs_double else torch.float32

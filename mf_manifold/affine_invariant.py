@@ -153,16 +153,6 @@ def tangent(x: Tensor, loc: Tensor) -> Tensor:
     return sym_logm(2 * eye + excess) - sym_logm(2 * eye + back)
 
 
-def shares(x: Tensor, weights: Tensor | None) -> Tensor:
-    """Weights of points (N,p,p) as float64 that sum to one, equal ones by default.
-
-    >>> shares(torch.eye(2).expand(4, 2, 2), None).tolist()
-    [0.25, 0.25, 0.25, 0.25]
-    """
-    weights = torch.ones_like(x[:, 0, 0]) if weights is None else weights
-    return weights.double() / weights.double().sum()
-
-
 def frechet_mean(x: Tensor, share: Tensor) -> Tensor:
     """Affine-invariant mean of matrices (N,p,p) with weights ``share`` that sum to one, by damped fixed-point steps; float64.
 

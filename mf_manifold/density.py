@@ -281,5 +281,3 @@ def _log_mean_exp(log_q: Tensor) -> Tensor:
     top = log_q.amax(1, keepdim=True)
     total = (log_q - top).clamp_min(-80).exp_().sum(1)
     return top.squeeze(1) + total.log() - math.log(log_q.shape[1] - 1)
-
-

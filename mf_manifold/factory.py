@@ -42,9 +42,7 @@ def _product_with(manifold: geoopt.ProductManifold, name: Name, params: Mapping[
         own = {k.removesuffix(f"_{i}"): v for k, v in params.items() if k.endswith(f"_{i}")}
         parts.append(_kernel_with(part, part_name, own, manifold.shapes[i]))
     options = [part.options for part in parts]
-    return kernel_for(
-        manifold, (manifold.n_elements,), "product", kernels=[part.name for part in parts], part_options=options
-    )
+    return kernel_for(manifold, (manifold.n_elements,), "product", kernels=[part.name for part in parts], part_options=options)
 
 
 def _on_model(manifold: geoopt.Manifold, model: Model, params: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import torch
 from torch import Tensor
+
+
+@functools.cache
+def gauss_rule(count: int) -> tuple[Tensor, Tensor]:
+    """Gauss-Legendre nodes and weights on [-1, 1]."""
+    nodes, weights = np.polynomial.legendre.leggauss(count)
+    return torch.from_numpy(nodes), torch.from_numpy(weights)
 
 
 def line_rule(lower: float, upper: float, periodic: bool, count: int) -> tuple[Tensor, Tensor]:
@@ -16,7 +25,7 @@ def line_rule(lower: float, upper: float, periodic: bool, count: int) -> tuple[T
         step = (upper - lower) / count
         middles = torch.from_numpy(lower + step * (np.arange(count) + 0.5))
         return middles, torch.full_like(middles, step)
-    nodes, weights = (torch.from_numpy(a) for a in np.polynomial.legendre.leggauss(count))
+    nodes, weights = gauss_rule(count)
     return (lower + upper) / 2 + (upper - lower) / 2 * nodes, (upper - lower) / 2 * weights
 
 

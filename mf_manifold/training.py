@@ -168,9 +168,7 @@ class _Run:
         current = copy.deepcopy(self.model.state_dict())
         self.model.load_state_dict(candidate.state_dict())
         nll = -float(self.model.freeze(2 * self.model.n_components).log_prob(self.validation).mean())
-        self.model.history.append(
-            {"step": step, "seconds": self.seconds(), "train_nll": loss, "validation_nll": nll}
-        )
+        self.model.history.append({"step": step, "seconds": self.seconds(), "train_nll": loss, "validation_nll": nll})
         better = nll < self.best_nll
         if better:
             self.best_nll, self.best_state = nll, copy.deepcopy(self.model.state_dict())

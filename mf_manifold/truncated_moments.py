@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 import math
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from .product_rules import gauss_rule
+
 FEW, MANY = 40, 56  # nodes for polynomials of low and of high degree
+LARGEST = 690.0  # float64 holds the exponential of little more
 TAIL = 42.0  # nats that the integrand has fallen by where the effective interval ends
-
-
-@functools.cache
-def _gauss(count: int) -> tuple[list[float], list[float]]:
-    nodes, weights = np.polynomial.legendre.leggauss(count)
-    return ((nodes + 1) / 2).tolist(), (weights / 2).tolist()
 
 
 def _ends(center: Tensor, upper: Tensor, degree: int) -> tuple[Tensor, Tensor]:
@@ -55,14 +50,18 @@ def log_truncated_moment(coefficients: Tensor, center: Tensor, width: Tensor, up
     mean = center / width
     end = torch.full_like(mean, math.inf) if upper is None else _in_widths(upper, width)
     low, high = _ends(mean, end, degree)
-    span, powers = high - low, coefficients.unbind(-1)
+    span = high - low
+    # t in units of its largest value: neither a high power nor its coefficient leaves the range of numbers
+    unit = (high * width).detach()
+    lower = torch.arange(-degree, 1, dtype=unit.dtype, device=unit.device) * unit.log().unsqueeze(-1)
+    powers = (coefficients * lower.clamp(-LARGEST, LARGEST).exp()).unbind(-1)
     top = -(torch.minimum(torch.maximum(mean, low), high) - mean).detach().square() / 2
     total = torch.zeros_like(mean)
     # node by node: a dimension of nodes would not fit the cache
-    for node, weight in zip(*_gauss(FEW if degree < 8 else MANY), strict=True):
-        t = low + span * node
-        value, scaled = powers[-1], t * width
+    for node, weight in zip(*(part.tolist() for part in gauss_rule(FEW if degree < 8 else MANY)), strict=True):
+        t = low + span * ((node + 1) / 2)
+        value, scaled = powers[-1], t * width / unit
         for power in reversed(powers[:-1]):
             value = value * scaled + power
         total = total + weight * value * torch.exp(-(t - mean).square() / 2 - top)
-    return total.log() + top + (span * width).log()
+    return total.log() + top + degree * unit.log() + (span * width / 2).log()

@@ -170,7 +170,12 @@ BOUNDED = mf.manifolds.ChartManifold(
 )
 MAPS["ChartManifold-restricted_normal"] = replace(MAPS["ChartManifold"], manifold=BOUNDED, caption="bounded graph")
 # laws that look best, or exist, elsewhere than at a bump of moderate width
+TALL = torch.outer(NORTH, NORTH) * 2.0 + 0.15 * torch.eye(3, dtype=torch.float64)
 SPECIAL: dict[tuple[str, str], Params] = {
+    ("Sphere", "angular_central_gaussian"): {"covariance_matrix": TALL + torch.diag(_real(0.4, 0.0, 0.0))},
+    ("Sphere", "kent"): {"loc": NORTH, "covariance_matrix": torch.diag(_real(0.12, 0.02, 0.02))},
+    ("Sphere", "bingham"): {"concentration_matrix": 8 * TALL - torch.diag(_real(0.0, 12.0, 0.0))},
+    ("Sphere", "watson"): {"loc": NORTH, "concentration": _real(-12.0).squeeze()},
     ("Simplex", "dirichlet"): {"concentration": _real(3.0, 2.0, 5.0)},
     ("Stiefel", "matrix_angular_central_gaussian"): {"covariance_matrix": torch.diag(_real(1.0, 0.3, 3.0))},
     ("Torus", "sine_bivariate_von_mises"): {

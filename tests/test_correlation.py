@@ -8,7 +8,7 @@ import geoopt
 import pytest
 import torch
 from table.common import F64, real
-from table.frames import CORRELATION, correlation_matrix
+from table.correlation import CORRELATION, correlation_matrix
 from torch import Tensor
 from torch.distributions import LKJCholesky
 
@@ -17,7 +17,7 @@ from mf_manifold.testing.density import generator_for
 
 
 def lkj(p: int, eta: float | Tensor, measure: str = "lebesgue") -> mf.KernelDistribution:
-    eta = torch.as_tensor(eta, dtype=F64)
+    eta = eta if isinstance(eta, Tensor) else real(eta)
     return mf.distribution(CORRELATION, "lkj", point_shape=(p, p), concentration=eta, measure=measure)
 
 
@@ -71,8 +71,29 @@ def test_lkj_says_what_it_needs() -> None:
     with pytest.raises(ValueError, match="point_shape="):
         mf.distribution(CORRELATION, "lkj", concentration=1.0)
     with pytest.raises(ValueError, match="concentration"):
-        lkj(3, 0.1)
+        lkj(3, 0.0)
     torch.testing.assert_close(lkj(3, 2.0).mean, torch.eye(3, dtype=F64))
+
+
+@pytest.mark.parametrize("eta", [0.1, 0.01])
+def test_lkj_of_small_concentrations_has_a_density_and_says_that_it_has_no_samples(eta: float) -> None:
+    law = lkj(2, eta)
+    r = real(0.3)
+    x = torch.stack([torch.stack([real(1.0), r]), torch.stack([r, real(1.0)])])
+    beta = torch.distributions.Beta(real(eta), real(eta))
+    torch.testing.assert_close(law.log_prob(x), beta.log_prob((1 + r) / 2) - math.log(2))
+    with pytest.raises(ValueError, match="singular to rounding"):
+        law.sample()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_wide_samples_and_far_locations_have_full_rank(dtype: torch.dtype) -> None:
+    law = mf.distribution(CORRELATION, loc=torch.eye(6, dtype=dtype), scale=5.0)
+    x = law.sample((500,), generator=generator_for(0))
+    far = mf.geometry.from_raw(CORRELATION, torch.full((15,), 40.0, dtype=dtype), (6, 6))
+    assert x.dtype == far.dtype == dtype
+    for points in (x, far, lkj(6, real(0.5).to(dtype)).sample((2000,), generator=generator_for(1))):
+        assert bool(torch.isfinite(law.log_prob(points)).all())
 
 
 def test_singular_matrices_have_no_density() -> None:
@@ -108,7 +129,7 @@ def test_fit_recovers_the_normal_law() -> None:
     fitted = law.fit(x)
     assert float((fitted.scale / law.scale - 1).abs().max()) < 0.03
     assert float(mf.geometry.dist(CORRELATION, fitted.loc, law.loc)) < 0.02
-    with pytest.raises(ValueError, match="vary in all 3 coordinates"):
+    with pytest.raises(ValueError, match="spread in every direction of the 3 coordinates"):
         law.fit(x[:1])
 
 

@@ -126,7 +126,7 @@ def test_measures() -> None:
 E3 = torch.tensor([0.0, 0.0, 1.0])
 WRONG: list[tuple[geoopt.Manifold, str | None, dict[str, Any], str]] = [
     (SPHERE, "kant", {"loc": E3}, r"registered kernel, got 'kant' on Sphere: its kernels are .*uniform, von_mises_f"),
-    (geoopt.Lorentz(), None, {"loc": E3}, "kernels exist for .*Euclidean.*Torus"),
+    (geoopt.BirkhoffPolytope(), None, {"loc": E3}, "kernels exist for .*Euclidean.*Torus"),
     (geoopt.Scaled(SPHERE, 2.0), "kant", {"loc": E3}, "got 'kant' on Sphere"),
     (SPHERE, "von_mises_fisher", {"loc": E3}, "parameters loc, concentration of von_mises_fisher on Sphere, got loc"),
     (SPHERE, "von_mises_fisher", {"loc": E3, "concentration": 1.0, "scale": 1.0}, "got loc, concentration, scale"),

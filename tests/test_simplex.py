@@ -8,7 +8,7 @@ import geoopt
 import pytest
 import torch
 from table.common import F64, real
-from table.frames import SIMPLEX, composition
+from table.simplex import SIMPLEX, composition
 from torch import Tensor
 from torch.distributions import Dirichlet, LogisticNormal, MultivariateNormal, Normal
 
@@ -47,6 +47,20 @@ def test_dirichlet_keeps_digits_where_torch_loses_them() -> None:
     expected = -math.log(2 * math.pi) - 0.5 * math.log(0.2 * 0.3 * 0.5 / 1e9**2)
     assert abs(value - expected) < 1e-4
     assert abs(float(Dirichlet(alpha.float()).log_prob(mean.float())) - expected) > 1
+
+
+def test_pairs_of_large_concentrations_keep_their_digits() -> None:
+    w = {"concentration": 1e12 * real([[0.2, 0.3, 0.5], [0.1, 0.8, 0.1]])}
+    kernel = dirichlet(w["concentration"]).kernel
+    x = kernel.rsample(w, (5,), generator_for(0)).flatten(0, 1)
+    torch.testing.assert_close(kernel.pairwise_log_prob(x, w), kernel.log_prob(x.unsqueeze(1), w))
+
+
+def test_narrow_bumps_next_to_a_corner_keep_their_location() -> None:
+    corner = real([1 - 1e-12, 1e-12])
+    w = mf.kernel_for(SIMPLEX, (2,), "dirichlet").centered(corner, real(0.01))
+    assert float(w["concentration"].max()) <= 1e12
+    torch.testing.assert_close(w["concentration"][1] - 0.5, corner[1] * w["concentration"][0], rtol=1e-6, atol=0.0)
 
 
 def test_dirichlet_of_large_concentrations_has_its_entropy_and_divergence() -> None:
@@ -96,7 +110,7 @@ def test_dirichlet_fit_is_a_stationary_point(alpha: list[float]) -> None:
 def test_fits_of_equal_points_say_what_is_missing() -> None:
     with pytest.raises(ValueError, match="points that differ"):
         mf.fit(SIMPLEX, "dirichlet", X.expand(5, 4))
-    with pytest.raises(ValueError, match="vary in all 3 coordinates"):
+    with pytest.raises(ValueError, match="spread in every direction of the 3 coordinates"):
         mf.fit(SIMPLEX, "logistic_normal", X.expand(5, 4))
 
 
@@ -143,7 +157,7 @@ def test_divergence_of_logistic_normals_is_that_of_the_normals() -> None:
 
 def test_points_off_the_simplex_are_named() -> None:
     law = dirichlet(ALPHA)
-    with pytest.raises(ValueError, match="not positive"):
+    with pytest.raises(ValueError, match="zero or negative"):
         law.log_prob(real([0.0, 0.5, 0.3, 0.2]))
     with pytest.raises(ValueError, match="sum to one"):
         law.log_prob(real([0.3, 0.5, 0.3, 0.2]))

@@ -10,8 +10,8 @@ import mpmath as mp
 import pytest
 import scipy.special
 import torch
-from table.common import F64, SPHERE, TORUS, real, unit_vector
-from table.submanifolds import BOWL, CIRCLE, CYLINDER, ELLIPSE, ELLIPSOID, HOOP, PEAR, RING, ROLL, SHEET
+from table.common import F64, SPHERE, TORUS, covariance, real, unit_vector
+from table.submanifolds import BOWL, CAP, CIRCLE, CYLINDER, ELLIPSE, ELLIPSOID, HOOP, PEAR, RING, ROLL, SHEET
 from torch import Tensor
 
 import mf_manifold as mf
@@ -241,6 +241,9 @@ def test_messages() -> None:
         mf.manifolds.Ellipsoid([1.0, -1.0])
     with pytest.raises(ValueError, match="major > minor > 0"):
         mf.manifolds.TorusOfRevolution(1.0, 2.0)
+    for radius in (lambda u: 1 + 0.1 * u[..., :1], lambda u: u[..., 0]):
+        with pytest.raises(ValueError, match=r"radius that maps unit vectors \(6, 3\) to positive numbers \(6,\)"):
+            mf.manifolds.StarShaped(radius, 3)
     with pytest.raises(ValueError, match="at least 2 dimensions"):
         mf.manifolds.StarShaped(lambda u: u[..., 0], 1)
     with pytest.raises(ValueError, match="linearly independent"):
@@ -276,6 +279,103 @@ def test_messages() -> None:
         wide.log_prob(real([1.0, 0.0, 0.0]))
     with pytest.raises(ValueError, match="more than one value"):
         mf.fit(BOWL, "pushforward_normal", torch.zeros(5, 3, dtype=F64))
+
+
+def test_coordinates_that_are_not_the_only_ones_are_noticed() -> None:
+    def twice(u: Tensor) -> Tensor:
+        return torch.cat([(2 * u).cos(), (2 * u).sin()], dim=-1)
+
+    def half_angle(x: Tensor) -> Tensor:
+        return torch.atan2(x[..., 1:], x[..., :1]) / 2
+
+    for options in (
+        {"coordinates": half_angle},
+        {"coordinates": half_angle, "periods": [2 * torch.pi]},
+        {"periods": [2 * torch.pi]},
+    ):
+        with pytest.raises(ValueError, match=r"each point once.*State periods= or preimages="):
+            mf.manifolds.ChartManifold(twice, 1, **options)
+    with pytest.raises(ValueError, match=r"embedding\(coordinates\(x\)\) = x"):
+        mf.manifolds.ChartManifold(twice, 1, coordinates=lambda x: half_angle(x) + 1, periods=[torch.pi])
+    many = mf.manifolds.ChartManifold(lambda u: torch.cat([u.cos(), u.sin()], dim=-1), 12, periods=[2 * torch.pi] * 12)
+    assert len(many._starts) <= 2**16
+
+
+def test_points_a_chart_does_not_reach() -> None:
+    cap = mf.distribution(CAP, loc=real([0.0, 0.0, 1.0]), scale=1.0)
+    for outside in ([1.0, 0.0, 0.0], [0.6, 0.0, -0.8]):  # the first has infinite coordinates
+        with pytest.raises(ValueError, match="are off it"):
+            cap.log_prob(real(outside))
+    arc = mf.manifolds.ChartManifold(
+        lambda u: torch.cat([u, u**2], dim=-1), 1, coordinates=lambda x: x[..., :1], box=[(0.0, 1.0)]
+    )
+    assert G.project(arc, real([3.0, 9.0])).tolist() == [1.0, 1.0]
+    law = mf.distribution(arc, "restricted_normal", loc=real([0.5, 0.25]), scale=0.3)
+    with pytest.raises(ValueError, match="are off it"):
+        law.log_prob(real([2.0, 4.0]))
+    with pytest.raises(ValueError, match="2048 a side between walls"):
+        mf.distribution(arc, "restricted_normal", loc=real([0.5, 0.25]), scale=1e-5).log_prob(real([0.5, 0.25]))
+    wavy = mf.manifolds.ChartManifold(lambda u: torch.cat([u, 3 * (3 * u).sin()], dim=-1), 1)
+    with pytest.raises(ValueError, match="their coordinates were not found"):
+        mf.distribution(wavy, loc=wavy.embedding(real([3.0])), scale=1.0)
+
+
+def test_uniform_laws_of_charts() -> None:
+    arc = mf.manifolds.ChartManifold(lambda u: torch.cat([u, 2 * u], dim=-1), 1, box=[(0.0, 1.0)])
+    law = mf.distribution(arc, "uniform", point_shape=(2,))
+    assert abs(float(law.log_prob(real([0.5, 1.0]))) + math.log(5) / 2) < 1e-12
+    with pytest.raises(ValueError, match="finite volume for the uniform law"):
+        mf.distribution(ROLL, "uniform", point_shape=(3,)).entropy()
+    box = mf.manifolds.ChartManifold(lambda u: u, 4, box=[(0.0, 1.0)] * 4)
+    with pytest.raises(NotImplementedError, match="up to 3 dimensions"):
+        G.sample_uniform(box, (4,), (5,))
+
+
+def test_projection_from_the_medial_axis_of_a_torus_is_on_it() -> None:
+    y = real([[0.0, 0.0, 0.0], [0.0, 0.0, 1.0], [2.0, 0.0, 0.0], [0.0, 0.0, 1e-300]])
+    assert float(RING.offset(G.project(RING, y)).max()) < 1e-12
+    assert float(RING.offset(G.from_raw(RING, torch.zeros(4, dtype=F64), (3,)))) < 1e-12
+
+
+def test_scales_far_from_one() -> None:
+    for a in (1e-6, 1e6):
+        assert abs(G.log_volume(mf.manifolds.Ellipsoid([a] * 3), (3,)) - math.log(4 * math.pi * a * a)) < 1e-13
+    axes = [1.0 + i % 3 for i in range(64)]
+    x = G.sample_uniform(mf.manifolds.Ellipsoid(axes), (64,), (3,), generator=generator_for(0), dtype=F64)
+    values = []
+    for size in (1e-7, 1.0, 1e6):
+        manifold = mf.manifolds.Ellipsoid([size * a for a in axes])
+        law = mf.distribution(manifold, "radial_normal", loc=size * x[0], scale=0.5 * size, validate_args=False)
+        values.append(law.log_prob(size * x) + 63 * math.log(size))
+    torch.testing.assert_close(torch.stack(values), values[1].expand(3, -1), rtol=0, atol=1e-9)
+    thin = mf.manifolds.Ellipsoid([1.0, 0.01, 10.0])
+    with pytest.raises(ValueError, match="1048576 nodes resolve"):
+        mf.distribution(thin, "restricted_normal", loc=real([1.0, 0.0, 0.0]), scale=3.0)
+
+
+def test_mixtures_of_restricted_laws_have_the_right_components() -> None:
+    locs = G.project(ELLIPSOID, ambient(40, 3))
+    full = {"loc": locs, "covariance_matrix": covariance(3, 0.1).expand(40, 3, 3)}
+    for params in ({"loc": locs, "scale": torch.full((40,), 0.15, dtype=F64)}, full):
+        kernel = mf.kernel_for(ELLIPSOID, (3,), "restricted_normal", covariance="isotropic" if "scale" in params else "full")
+        law = mf.distribution(ELLIPSOID, "restricted_normal", **params)
+        draws, again = (law.sample((2000,), generator=generator_for(seed)) for seed in (3, 4))
+        own, other = kernel.log_prob(draws, params).mean(0), kernel.log_prob(draws.roll(1, 1), params).mean(0)
+        assert float((own - kernel.log_prob(again, params).mean(0)).abs().max()) < 0.15
+        assert bool((own > other).all())
+    mixture = mf.Mixture(mf.kernel_for(ELLIPSOID, (3,), "restricted_normal"), {"loc": locs, "scale": real([0.15])})
+    assert mixture.sample((2000,), generator=generator_for(5)).shape == (2000, 3)
+
+
+def test_affine_laws_keep_their_dtype_and_compare_by_geometry() -> None:
+    first, second = (
+        mf.distribution(mf.manifolds.AffineSubspace([[1.0], [0.0]]), loc=torch.zeros(2), scale=s) for s in (1.0, 2.0)
+    )
+    divergence = torch.distributions.kl_divergence(first, second)
+    assert first.entropy().dtype == divergence.dtype == torch.float32
+    assert abs(float(divergence) - (math.log(2) - 3 / 8)) < 1e-6
+    bowls = [mf.distribution(mf.manifolds.surface("paraboloid"), loc=torch.zeros(3), scale=s) for s in (1.0, 2.0)]
+    assert abs(float(torch.distributions.kl_divergence(*bowls)) - 2 * (math.log(2) - 3 / 8)) < 1e-6
 
 
 def test_a_surface_rougher_than_its_grid_is_noticed() -> None:

@@ -20,7 +20,8 @@ from mf_manifold.bessel import one_minus_bessel_ratio
 from mf_manifold.distributions import KernelDistribution
 from mf_manifold.incomplete_gamma import log_gammainc
 from mf_manifold.kernels.sphere_kent import _log_normalizer, _Shape
-from mf_manifold.kernels.sphere_von_mises_fisher import _wood
+from mf_manifold.kernels.sphere_von_mises_fisher import _inverse_cdf, _wood
+from mf_manifold.kernels.zonal import around
 from mf_manifold.quadratic_forms import log_ball_probability, mean_cosine, stereographic_means
 from mf_manifold.special import digamma_difference, log_gamma_ratio
 from mf_manifold.testing.density import generator_for
@@ -260,6 +261,32 @@ def test_kent_samples_have_the_moments_of_the_law(variances: tuple[float, float]
         assert abs(float(value.mean() - mean.detach())) < 5 * float(value.std()) / 200
 
 
+def test_a_uniform_variate_of_zero_gives_a_finite_depth(monkeypatch: pytest.MonkeyPatch) -> None:
+    # float32 has one in 2^24 of them
+    monkeypatch.setattr(torch, "rand", lambda shape, **options: torch.zeros(shape))
+    assert torch.isfinite(_inverse_cdf(torch.tensor([0.0, 1.0, 10.0, 1e6]), None)).all()
+
+
+def test_float32_samples_do_not_pile_up_at_the_antipode() -> None:
+    loc = unit_vector(2).float().expand(1000, 2)
+    x = around(SPHERE, loc, torch.full((1000,), 2.0), torch.full((1000,), 1e-10), generator_for(12))
+    close((x + loc).norm(dim=-1).double() * 1e5, torch.full((1000,), math.sqrt(2)), 0.03)
+    wide = mf.distribution(SPHERE, "power_spherical", loc=loc[0], concentration=torch.tensor(0.01))
+    assert torch.isfinite(wide.log_prob(wide.sample((100_000,), generator=generator_for(13)))).all()
+    wide = mf.distribution(SPHERE, "truncated_normal", loc=unit_vector(3).float(), scale=torch.tensor(5.0))
+    x = wide.sample((100_000,), generator=generator_for(14))
+    assert int(((x + wide.loc).norm(dim=-1) < 1e-6).sum()) < 4  # 0.03 are expected
+
+
+@pytest.mark.parametrize("name", ["von_mises_fisher", "truncated_normal"])
+def test_samplers_return_when_a_parameter_is_nan(name: str) -> None:
+    width = "scale" if name == "truncated_normal" else "concentration"
+    dist = mf.distribution(SPHERE, name, validate_args=False, **{"loc": unit_vector(4), width: real([math.nan, 1.0])})
+    x = dist.sample((3,), generator=generator_for(15))
+    assert torch.isnan(x[:, 0]).all()
+    assert torch.isfinite(x[:, 1]).all()
+
+
 # ---- means, entropies, divergences
 
 
@@ -271,6 +298,12 @@ def test_mean_of_wide_laws_changes_sides(scale: float) -> None:
         cosine = (x @ dist.loc).mean()
         assert abs(float(cosine)) > 0.03
         close(dist.mean, torch.sign(cosine) * dist.loc)
+
+
+@pytest.mark.parametrize("size", [2, 4, 6])
+def test_mean_of_a_law_that_is_uniform_to_rounding_is_its_location(size: int) -> None:
+    for scale in (10.0, 12.0, 20.0):
+        assert torch.equal(law("wrapped_normal", size, scale=scale).mean, unit_vector(size))
 
 
 def entropic_laws() -> list[Law]:
@@ -366,6 +399,10 @@ def test_fit_of_degenerate_data() -> None:
         mf.fit(SPHERE, "stereographic_normal", same)
     with pytest.raises(ValueError, match="determine a covariance"):
         mf.fit(SPHERE, "stereographic_normal", same[:2], covariance="full")
+    circle = torch.stack([*random_points(SPHERE, (3,), 2, 0), *-random_points(SPHERE, (3,), 2, 0)])
+    with pytest.raises(ValueError, match="determine a covariance"):
+        mf.fit(SPHERE, "stereographic_normal", circle, covariance="full")
+    mf.fit(SPHERE, "stereographic_normal", circle)
     with pytest.raises(ValueError, match="lie on a circle"):
         mf.fit(SPHERE, "kent", at_angles(unit_vector(3), real([0.1, 0.2, 0.4])))
     for name in ("wrapped_normal", "truncated_normal"):
@@ -444,6 +481,30 @@ def test_matrices_of_pairs_at_the_locations_themselves(name: str, scale: float) 
         close(pairs, exact, tolerance)
         if name != "wrapped_normal":  # whose windings have a pole there
             close(pairs, near, 1e-4)
+
+
+@pytest.mark.parametrize("name", ["wrapped_normal", "truncated_normal", "stereographic_normal", "kent"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_tangent_covariances_are_valid_parameters(name: str, dtype: torch.dtype) -> None:
+    loc = random_points(SPHERE, (3,), 50, 3).to(dtype)
+    projector = torch.eye(3, dtype=dtype) - loc.unsqueeze(-1) * loc.unsqueeze(-2)
+    matrix = projector @ covariance(3, 0.5).to(dtype) @ projector  # singular, with an eigenvalue of about -eps half of the time
+    dist = mf.distribution(SPHERE, name, loc=loc, covariance_matrix=(matrix + matrix.mT) / 2, validate_args=True)
+    assert torch.isfinite(dist.log_prob(loc)).all()
+    with pytest.raises(ValueError, match="parameter covariance_matrix"):
+        mf.distribution(SPHERE, name, loc=loc, covariance_matrix=matrix - 1e-3 * torch.eye(3, dtype=dtype), validate_args=True)
+
+
+@pytest.mark.parametrize("size", [3, 16])
+@pytest.mark.parametrize("scale", [1e-3, 0.1, 5.0])
+def test_second_derivatives_of_the_wrapped_normal_are_finite(size: int, scale: float) -> None:
+    # the sum of windings has terms that are thousands of nats apart
+    leaves = [at_angles(unit_vector(size), real([1e-3, 0.5, 3.1])), unit_vector(size).clone(), real(scale)]
+    leaves = [leaf.requires_grad_() for leaf in leaves]
+    value = law("wrapped_normal", size, loc=leaves[1], scale=leaves[2]).log_prob(leaves[0]).sum()
+    slopes = torch.autograd.grad(value, leaves, create_graph=True)
+    for second in torch.autograd.grad(sum(s.sum() for s in slopes), leaves):
+        assert torch.isfinite(second).all()
 
 
 def test_errors_say_what_to_do() -> None:

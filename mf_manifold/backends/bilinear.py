@@ -41,7 +41,7 @@ def product_dtype(phi: Tensor, psi: Tensor, bias: Tensor, result: torch.dtype) -
 
     The error of a float32 product is about eps * (max |phi_n| * max |psi_c| + max |bias_c|).
     """
-    if result == torch.float64 or _fp32_products_are_rounded(phi.device.type):
+    if result == torch.float64 or phi.is_meta or _fp32_products_are_rounded(phi.device.type):
         return torch.float64
     size = _largest_norm(phi) * _largest_norm(psi) + _largest_norm(bias[:, None])
     return torch.float64 if float(size) * torch.finfo(torch.float32).eps > TOLERANCE else torch.float32

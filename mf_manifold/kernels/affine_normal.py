@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from .. import geometry
 from ..geometry import Shape
 from ..kernel import Kernel, Params, register_kernel
 from ..manifolds.affine import AffineSubspace
@@ -72,16 +73,17 @@ class AffineProjectedNormal(AmbientNormal):
 
     def entropy(self, w: Params) -> Tensor:
         _, factor = self._marginal(w)
-        return (cholesky_logdet(factor) + self.dim / 2 * math.log(2 * math.pi * math.e)).expand(self.batch_shape(w))
+        entropy = cholesky_logdet(factor) + self.dim / 2 * math.log(2 * math.pi * math.e)
+        return entropy.to(w["loc"].dtype).expand(self.batch_shape(w))
 
     def kl_divergence(self, w: Params, other: Kernel, v: Params) -> Tensor:
-        if not (isinstance(other, AffineProjectedNormal) and other.manifold is self.manifold):
+        if not (isinstance(other, AffineProjectedNormal) and geometry.same_manifold(self.manifold, other.manifold)):
             return super().kl_divergence(w, other, v)
         (middle, own), (center, theirs) = self._marginal(w), other._marginal(v)
         solved = torch.linalg.solve_triangular(theirs, own, upper=False)
         white = torch.linalg.solve_triangular(theirs, (middle - center).unsqueeze(-1), upper=False)
         squares = solved.square().sum((-2, -1)) + white.square().sum((-2, -1)) - self.dim
-        return squares / 2 + cholesky_logdet(theirs) - cholesky_logdet(own)
+        return (squares / 2 + cholesky_logdet(theirs) - cholesky_logdet(own)).to(w["loc"].dtype)
 
     def fit(self, x: Tensor, weights: Tensor | None = None) -> Params:
         v = self.manifold.coordinates(x.double())

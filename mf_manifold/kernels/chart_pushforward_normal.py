@@ -8,11 +8,12 @@ import math
 import torch
 from torch import Tensor
 
+from .. import geometry
 from ..backends.bilinear import Bilinear
 from ..circular import log_wrapped_normal_1d
 from ..geometry import Shape
 from ..kernel import Kernel, Params, register_kernel
-from ..manifolds.chart import ChartManifold
+from ..manifolds.chart import ChartManifold, principal
 from .ambient_normal import result_type
 from .coordinate_normal import CoordinateNormal
 from .covariance import cholesky_logdet
@@ -103,7 +104,7 @@ class PushforwardNormal(CoordinateNormal):
 
     def _lattice(self, delta: Tensor, covariance: Tensor) -> Tensor:
         factor = torch.linalg.cholesky(covariance)
-        delta = torch.stack([_principal(delta[..., i], p) for i, p in enumerate(self.manifold.periods)], dim=-1)
+        delta = torch.stack([principal(delta[..., i], p) for i, p in enumerate(self.manifold.periods)], dim=-1)
         white = torch.linalg.solve_triangular(factor, delta.unsqueeze(-1), upper=False).squeeze(-1)
         images = self._images(white.detach(), factor.detach())
         log_norm = cholesky_logdet(factor) + self.dim / 2 * math.log(2 * math.pi)
@@ -142,7 +143,7 @@ class PushforwardNormal(CoordinateNormal):
         return {"loc": points, "covariance_matrix": (inverse @ inverse.mT).to(points.dtype)}
 
     def kl_divergence(self, w: Params, other: Kernel, v: Params) -> Tensor:
-        if not (self.simple and isinstance(other, PushforwardNormal) and other.simple and other.manifold is self.manifold):
+        if not (isinstance(other, PushforwardNormal) and geometry.same_manifold(self.manifold, other.manifold) and self.simple):
             return super().kl_divergence(w, other, v)
         own, theirs = self._factor(w), other._factor(v)
         solved = torch.linalg.solve_triangular(theirs, own, upper=False)
@@ -174,8 +175,3 @@ class PushforwardNormal(CoordinateNormal):
         if not bool((scale > 0).all()):
             raise ValueError("Expected points with more than one value of every coordinate to fit a scale.")
         return {"loc": loc, "scale": scale.to(x.dtype)}
-
-
-def _principal(delta: Tensor, period: float | None) -> Tensor:
-    """The representative of a difference that is at most half a period long."""
-    return delta if period is None else delta - period * torch.round(delta.detach() / period)

@@ -1,8 +1,6 @@
-"""Averages of angles and the concentrations that they imply, for fits on the torus."""
+"""Mean directions of angles and the concentrations that they imply, for fits on the torus."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -12,26 +10,14 @@ from ..bessel import bessel_ratio, one_minus_bessel_ratio
 NEWTON_STEPS = 12
 
 
-def averages(weights: Tensor | None) -> Callable[[Tensor], Tensor]:
-    """The (weighted) average over the rows of a float64 tensor."""
-
-    def average(values: Tensor) -> Tensor:
-        if weights is None:
-            return values.mean(0)
-        share = weights.to(values) / weights.sum().to(values)
-        return torch.tensordot(share, values, dims=1)
-
-    return average
-
-
-def mean_angles(x: Tensor, average: Callable[[Tensor], Tensor]) -> Tensor:
-    """Mean direction of each angle, in float64; (N,d) -> (d).
+def mean_angles(x: Tensor, share: Tensor) -> Tensor:
+    """Mean direction of each angle, in float64; (N,d), (N) -> (d).
 
     A second pass around the first result keeps the digits of data that lie close together.
     """
-    mean = torch.atan2(average(x.sin()), average(x.cos()))
+    mean = torch.atan2(share @ x.sin(), share @ x.cos())
     around = x - mean
-    return mean + torch.atan2(average(around.sin()), average(around.cos()))
+    return mean + torch.atan2(share @ around.sin(), share @ around.cos())
 
 
 def concentration_from_deficit(deficit: Tensor, largest: float) -> Tensor:

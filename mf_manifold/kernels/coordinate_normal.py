@@ -14,9 +14,11 @@ from torch.distributions import constraints
 from ..backends.bilinear import Bilinear
 from ..geometry import Shape
 from ..kernel import Kernel, OnManifold, Params, register_kernel
-from .circular_statistics import averages
 from .covariance import cholesky_logdet, covariance_from_raw, covariance_option, num_covariance_raw
+from .shares import shares
 from .stein import stein_loss
+
+ROUNDING = 64 * torch.finfo(torch.float64).eps  # relative spreads below this are those of equal coordinates
 
 
 class CoordinateNormal(Kernel):
@@ -38,6 +40,10 @@ class CoordinateNormal(Kernel):
     def from_coordinates(self, v: Tensor) -> Tensor:
         """Coordinates (*B,d) to points (*B,*E)."""
         raise NotImplementedError
+
+    def rounded(self, x: Tensor, like: Tensor) -> Tensor:
+        """Points in the dtype of ``like``; where rounding may leave the manifold, a subclass sees to it that they stay."""
+        return x.to(like)
 
     @classmethod
     def options_for(cls, names: set[str]) -> dict[str, Any]:
@@ -62,7 +68,7 @@ class CoordinateNormal(Kernel):
     def _log_prob(self, x: Tensor, w: Params) -> Tensor:
         delta = self.coordinates(x) - self.coordinates(w["loc"])
         if self.covariance == "diagonal":
-            scale = w["scale"].expand(*w["scale"].shape[:-1], self.dim)
+            scale = w["scale"].double().expand(*w["scale"].shape[:-1], self.dim)
             white, log_det = delta / scale, scale.log().sum(-1)
         else:
             factor = torch.linalg.cholesky(w["covariance_matrix"].double())
@@ -89,8 +95,8 @@ class CoordinateNormal(Kernel):
         if self.covariance == "diagonal":
             moves = w["scale"] * noise
         else:
-            moves = (torch.linalg.cholesky(w["covariance_matrix"]).to(noise) @ noise.unsqueeze(-1)).squeeze(-1)
-        return self.from_coordinates(center + moves).to(w["loc"].dtype)
+            moves = (torch.linalg.cholesky(w["covariance_matrix"].double()).to(noise) @ noise.unsqueeze(-1)).squeeze(-1)
+        return self.rounded(self.from_coordinates(center + moves), w["loc"])
 
     def centered(self, points: Tensor, scale: Tensor) -> Params:
         if self.covariance == "diagonal":
@@ -113,6 +119,9 @@ class CoordinateNormal(Kernel):
             return w["covariance_matrix"].double()
         scale = w["scale"].double()
         return torch.diag_embed(scale.square().expand(*scale.shape[:-1], self.dim))
+
+    def mean(self, w: Params) -> Tensor:
+        return w["loc"] if self.mean_kind == "frechet" else super().mean(w)
 
     def entropy(self, w: Params) -> Tensor:
         if self.covariance == "diagonal":
@@ -138,23 +147,24 @@ class CoordinateNormal(Kernel):
         return ((stein_loss(own, target, own - target) + white.square().sum(-1)) / 2).to(w["loc"].dtype)
 
     def fit(self, x: Tensor, weights: Tensor | None = None) -> Params:
-        v, average = self.coordinates(x).double(), averages(weights)
-        center = average(v)
-        loc = self.from_coordinates(center).to(x)
+        v, share = self.coordinates(x).double(), shares(x, weights)
+        center = share @ v
+        loc, away = self.rounded(self.from_coordinates(center), x), v - center
+        scale = (share @ away.square()).sqrt()
+        self._demand_spread(bool((scale > ROUNDING * center.abs()).all()), scale)
         if self.covariance == "diagonal":
-            variance = average((v - center).square())
-            self._demand_spread(variance.amin(), variance.amax())
-            return {"loc": loc, "scale": variance.sqrt().to(x)}
-        covariance = average((v - center).unsqueeze(-1) * (v - center).unsqueeze(-2))
-        values = torch.linalg.eigvalsh(covariance)
-        self._demand_spread(values[0], values[-1])
-        return {"loc": loc, "covariance_matrix": covariance.to(x)}
+            return {"loc": loc, "scale": scale.to(x)}
+        unit = away / scale * share.sqrt().unsqueeze(-1)
+        correlation = unit.mT @ unit
+        self._demand_spread(float(torch.linalg.eigvalsh(correlation)[0]) > self.dim * ROUNDING, scale)
+        return {"loc": loc, "covariance_matrix": (scale.unsqueeze(-1) * correlation * scale).to(x)}
 
-    def _demand_spread(self, least: Tensor, most: Tensor) -> None:
-        if not float(least) > 4 * self.dim * torch.finfo(torch.float64).eps * float(most):
+    def _demand_spread(self, enough: bool, scale: Tensor) -> None:
+        if not enough:
             raise ValueError(
-                f"Expected points that spread in every direction of the {self.dim} coordinates of {self.name}, got variances "
-                f"from {float(least):.3g} to {float(most):.3g}: fit more points, or a covariance that is diagonal."
+                f"Expected points that spread in every direction of the {self.dim} coordinates of {self.name}, got standard "
+                f"deviations from {float(scale.amin()):.3g} to {float(scale.amax()):.3g}, perhaps dependent: fit more points, "
+                "or a covariance that is diagonal."
             )
 
 
@@ -188,9 +198,6 @@ class EuclideanNormal(CoordinateNormal):
 
     log_scale_range = (-14.0, 14.0)
     mean_kind = "frechet"
-
-    def mean(self, w: Params) -> Tensor:
-        return w["loc"]
 
     def mean_log_ratio(self, w: Params, kind: str) -> Tensor:
         return super().mean_log_ratio(w, "riemannian" if kind == "lebesgue" else kind)

@@ -14,10 +14,11 @@ from torch.distributions import constraints
 from ..gamma import digamma_half_step, log_beta_half, sample_log_gamma
 from ..geometry import Shape
 from ..kernel import Kernel, Params, register_kernel
-from ..manifolds.correlation import Correlation, below, factor_or_identity, from_partial_coordinates, sinh_z
+from ..manifolds.correlation import Correlation, below, factor_or_identity, from_partial_coordinates, full_rank, sinh_z
 from .shares import shares
 
-MIN_CONCENTRATION, MAX_CONCENTRATION = 0.5, 1e8
+MIN_CONCENTRATION, MAX_CONCENTRATION = 1e-3, 1e8
+MAX_SINGULAR = 1e-3  # share of samples that may be singular to rounding
 NEWTON_STEPS = 100
 
 
@@ -35,13 +36,15 @@ class LKJ(Kernel):
     entries.
 
     **Measure**: Riemannian volume by default, ``measure="lebesgue"`` for the textbook's. **Exactness**: closed form.
-    **Range**: concentrations from 0.5 to 1e8; below 0.5 samples would be singular to rounding. **Mean**: Fréchet, the identity,
-    also the extrinsic one. **Sampler**: independent partial correlations from normal and gamma variates, pathwise.
+    **Range**: concentrations from 1e-3 to 1e8; from 0.2 (0.44 in float32) for samples, of which more than one in a thousand
+    would be singular to rounding below. **Mean**: Fréchet, the identity, also the extrinsic one. **Sampler**: independent
+    partial correlations from normal and gamma variates, pathwise; a matrix that would be singular to rounding is returned a few
+    roundings nearer to the identity.
 
     Shapes: ``concentration`` (*B).
 
     Raises:
-        ValueError: a concentration outside its range.
+        ValueError: a concentration outside its range, or too small for samples of its dtype.
 
     References:
         Lewandowski, Kurowicka, Joe (2009), Generating random correlation matrices based on vines and extended onion method.
@@ -92,20 +95,32 @@ class LKJ(Kernel):
         return log_q.masked_fill(~full_rank, -math.inf).to(x.dtype)
 
     def rsample(self, w: Params, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
-        columns = below(self.point_shape[0], w["concentration"].device)[1]
+        eta = w["concentration"]
+        self._check_sampled(eta)
+        columns = below(self.point_shape[0], eta.device)[1]
         shapes = self._shapes(w)[..., columns]
         shapes = shapes.expand((*sample_shape, *shapes.shape))
         noise = torch.randn(shapes.shape, generator=generator, dtype=shapes.dtype, device=shapes.device)
         # c^2 is Beta(1/2, beta): sinh z = c / sqrt(1 - c^2) is a normal variate over the root of a chi-squared one
         half = 0.5 * (math.log(2) + sample_log_gamma(shapes, generator))
-        return from_partial_coordinates(torch.asinh(noise * torch.exp(-half))).to(w["concentration"].dtype)
+        return full_rank(from_partial_coordinates(torch.asinh(noise * torch.exp(-half))), eta.dtype)
+
+    def _check_sampled(self, eta: Tensor) -> None:
+        if eta.is_meta or eta.numel() == 0:
+            return
+        least, smallest = _least_sampled(eta.dtype), float(eta.detach().min())
+        if smallest < least:
+            raise ValueError(
+                f"Expected a concentration of at least {least:.2g} for samples in {eta.dtype}, got {smallest:.2g}: too many "
+                f"would be singular to rounding. Take a larger one{'' if eta.dtype == torch.float64 else ' or float64'}."
+            )
 
     @property
     def num_raw(self) -> int:
         return 1
 
     def params(self, raw: Tensor) -> Params:
-        eta = MIN_CONCENTRATION + torch.nn.functional.softplus(raw[..., 0])
+        eta = _least_sampled(raw.dtype) + torch.nn.functional.softplus(raw[..., 0])
         return {"concentration": eta.clamp_max(MAX_CONCENTRATION)}
 
     def mean(self, w: Params) -> Tensor:
@@ -144,3 +159,8 @@ class LKJ(Kernel):
             if bool((ratio - 1).abs() < 1e-13):
                 break
         return {"concentration": eta.to(x.dtype)}
+
+
+def _least_sampled(dtype: torch.dtype) -> float:
+    """Concentration at which about MAX_SINGULAR of the samples have a determinant below a rounding, ``eps^eta``."""
+    return math.log(MAX_SINGULAR) / math.log(torch.finfo(dtype).eps)

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 
 from ..backends.bilinear import Bilinear
+from ..geometry import Shape
 from ..kernel import Params, register_kernel
-from ..manifolds.correlation import Correlation, factor_or_identity, from_partial_coordinates, partial_coordinates
-from .wide_normal import WideCoordinateNormal
+from ..manifolds.correlation import (
+    Correlation,
+    factor_or_identity,
+    from_partial_coordinates,
+    full_rank,
+    partial_coordinates,
+)
+from .coordinate_normal import CoordinateNormal
 
 
 @register_kernel(Correlation, "partial_correlation_normal", default=True)
-class PartialCorrelationNormal(WideCoordinateNormal):
+class PartialCorrelationNormal(CoordinateNormal):
     r"""Law of a correlation matrix whose canonical partial correlations have normal Fisher z.
 
     .. math:: q(X) = N(z(X); z(loc), \Sigma), \qquad
@@ -23,7 +31,9 @@ class PartialCorrelationNormal(WideCoordinateNormal):
     counted from 0; coordinates come row by row, (1,0), (2,0), (2,1), ... For p = 2 it is Fisher's normal law of atanh r.
 
     **Measure**: Riemannian volume by default, by which the density is exactly the normal. **Exactness**: closed form.
-    **Range**: any positive scale; matrices of full rank in their dtype. **Mean**: Fréchet, ``loc``. **Sampler**: pathwise.
+    **Range**: any positive scale; matrices of full rank in their dtype. **Mean**: Fréchet, ``loc``. **Sampler**: pathwise; a
+    matrix that would be singular to rounding, one with a z of 18 (8 in float32), say, is returned a few roundings nearer to the
+    identity.
 
     Shapes: ``loc`` (*B,p,p); ``scale`` (*B,m) or (*B,1) with m = p(p-1)/2; ``covariance_matrix`` (*B,m,m).
 
@@ -40,8 +50,8 @@ class PartialCorrelationNormal(WideCoordinateNormal):
     0.797885
     """
 
+    mean_kind = "frechet"
     needs_double = True  # a float32 matrix has lost the digits of partial correlations near 1
-    log_scale_range = (-7.0, 2.0)
 
     def _log_prob(self, x: Tensor, w: Params) -> Tensor:
         return super()._log_prob(x, w).masked_fill(_singular(x), -math.inf)
@@ -49,6 +59,10 @@ class PartialCorrelationNormal(WideCoordinateNormal):
     def bilinear(self, x: Tensor, w: Params) -> Bilinear | None:
         form = super().bilinear(x, w)
         return None if form is None else form._replace(offset=form.offset.masked_fill(_singular(x), -math.inf))
+
+    def rsample(self, w: Params, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
+        wide = {name: value.double() for name, value in w.items()}
+        return full_rank(super().rsample(wide, sample_shape, generator), w["loc"].dtype)
 
     def coordinates(self, x: Tensor) -> Tensor:
         return partial_coordinates(x)

@@ -6,9 +6,24 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.distributions import constraints
 
 if TYPE_CHECKING:
     from ..kernel import Kernel
+
+
+class SemidefiniteToRounding(type(constraints.positive_semidefinite)):  # type: ignore[misc]
+    """Symmetric matrices without negative eigenvalues but those that rounding makes of zeros, as in projections P S P."""
+
+    def check(self, value: Tensor) -> Tensor:
+        symmetric = constraints.symmetric.check(value)
+        values = torch.linalg.eigvalsh(value)
+        slack = 8 * value.shape[-1] * torch.finfo(value.dtype).eps
+        result: Tensor = symmetric & (values[..., 0] >= -slack * values[..., -1].abs())
+        return result
+
+    def __repr__(self) -> str:  # torch drops the first letter, which is an underscore in its own names
+        return "PositiveSemidefinite()"
 
 
 def covariance_option(value: str, allowed: tuple[str, ...]) -> str:
@@ -28,14 +43,31 @@ def covariance_from_raw(kernel: Kernel, raw: Tensor, n: int) -> Tensor:
 
     The unit factor's entries are bounded by ``tanh`` so that the scales stay within the kernel's range up to a factor n.
     """
-    scales = kernel.scale_from_raw(raw[..., :n])
+    factor = kernel.scale_from_raw(raw[..., :n]).unsqueeze(-1) * unit_lower(raw[..., n:], n)
+    return factor @ factor.mT
+
+
+def unit_lower(raw: Tensor, n: int) -> Tensor:
+    """Lower triangular matrices with a diagonal of ones and other entries between -1 and 1; (*B,n(n-1)/2) -> (*B,n,n)."""
     rows, cols = torch.tril_indices(n, n, offset=-1, device=raw.device)
     unit = torch.eye(n, dtype=raw.dtype, device=raw.device).expand(*raw.shape[:-1], n, n).clone()
-    unit[..., rows, cols] = torch.tanh(raw[..., n:])
-    factor = scales.unsqueeze(-1) * unit
-    return factor @ factor.mT
+    unit[..., rows, cols] = torch.tanh(raw)
+    return unit
 
 
 def cholesky_logdet(factor: Tensor) -> Tensor:
     """Half the log determinant of ``L L^T``."""
     return factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+
+
+def whitening(covariance: Tensor) -> tuple[Tensor, Tensor]:
+    """Inverse Cholesky factor of a covariance and half its log determinant, in float64; (*B,n,n) -> (*B,n,n), (*B)."""
+    factor = torch.linalg.cholesky(covariance.double())
+    eye = torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device)
+    return torch.linalg.solve_triangular(factor, eye, upper=False), cholesky_logdet(factor)
+
+
+def colour(noise: Tensor, covariance: Tensor) -> Tensor:
+    """Standard normal vectors (*S,*B,n) turned into ones with a covariance (*B,n,n), whose factor is taken in float64."""
+    factor = torch.linalg.cholesky(covariance.double()).to(noise.dtype)
+    return (factor @ noise.unsqueeze(-1)).squeeze(-1)

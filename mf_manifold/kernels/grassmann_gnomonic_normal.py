@@ -14,6 +14,7 @@ from ..kernel import Kernel, OnManifold, Params, register_kernel
 from ..manifolds.frames import log_abs_det, polar, small_inverse
 from ..manifolds.grassmann import Grassmann
 
+MIN_SCALE, MAX_SCALE = 1e-6, 1e6
 LOG_NEAREST = -300.0  # of |loc^T X|: the slopes of what is nearer to a right angle overflow
 
 
@@ -28,13 +29,14 @@ class GnomonicNormal(Kernel):
     falls to 0 where an angle reaches pi/2; for narrow scales it is a normal law of the geodesic distance. For k = 1 it is the
     gnomonic normal law of axes.
 
-    **Measure**: Riemannian volume. **Exactness**: closed form. **Range**: any positive scale from 1e-6. **Mean**: Fréchet,
-    ``loc``, at which the mean direction vanishes by symmetry. **Sampler**: the definition, pathwise.
+    **Measure**: Riemannian volume. **Exactness**: closed form. **Range**: scales from 1e-6 to 1e6. **Mean**: Fréchet,
+    ``loc``, for scales up to 2 / sqrt(n); wider laws gather far from ``loc``, where the mean squared distance is then
+    stationary but need not be least. **Sampler**: the definition, pathwise.
 
     Shapes: ``loc`` (*B,n,k) any orthonormal basis; ``scale`` (*B).
 
     Raises:
-        ValueError: ``loc`` that is no orthonormal basis, a scale that is not positive.
+        ValueError: ``loc`` that is no orthonormal basis, a scale outside its range.
 
     References:
         Edelman, Arias, Smith (1998), The geometry of algorithms with orthogonality constraints, section 2.5, for the
@@ -58,7 +60,7 @@ class GnomonicNormal(Kernel):
 
     @property
     def param_constraints(self) -> Mapping[str, constraints.Constraint]:
-        return {"loc": OnManifold(self.manifold, self.point_shape), "scale": constraints.greater_than_eq(1e-6)}
+        return {"loc": OnManifold(self.manifold, self.point_shape), "scale": constraints.interval(MIN_SCALE, MAX_SCALE)}
 
     def _log_prob(self, x: Tensor, w: Params) -> Tensor:
         return self._from_inner(x.double(), w["loc"].double(), w["scale"].double()).to(x.dtype)

@@ -60,6 +60,8 @@ def all_pairs(
     in the frames; without ``stretched`` the second argument means nothing. The product
     cancels like ``time(x) time(loc)``; None where that would be seen at the ``smallest`` scale.
     """
+    if x.is_meta:
+        return None
     a, b, k = x[:, 1:].double(), loc[:, 1:].double(), radius2(manifold, x)
     radius, time_a, time_b = k.sqrt(), time(a, k), time(b, k)
     rounding = 4 * torch.finfo(torch.float64).eps * largest(time_a) * largest(time_b)
@@ -154,13 +156,6 @@ def _extrinsic_mean(x: Tensor, weights: Tensor, k: Tensor) -> Tensor:
     length2 = mean[:1].square() - mean[1:].square().sum()
     space = mean[1:] * torch.sqrt(k / torch.maximum(length2, k))
     return torch.cat([time(space, k), space], dim=-1)
-
-
-def average_weights(x: Tensor, weights: Tensor | None) -> Tensor:
-    """Weights (N) in float64 that add up to one."""
-    if weights is None:
-        return torch.full((len(x),), 1 / len(x), dtype=torch.float64, device=x.device)
-    return weights.double() / weights.double().sum()
 
 
 def same_points(a: Tensor, b: Tensor) -> bool:

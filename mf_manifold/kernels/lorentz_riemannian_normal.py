@@ -14,7 +14,8 @@ from .. import radial
 from ..geometry import Shape
 from ..kernel import Kernel, OnManifold, Params, register_kernel
 from ..manifolds.lorentz import pair, radius2, shoot
-from .hyperbolic import MAX_SCALE, all_pairs, average_weights, check_finite, check_scale, frechet_mean, largest, same_points
+from .hyperbolic import MAX_SCALE, all_pairs, check_finite, check_scale, frechet_mean, largest, same_points
+from .shares import shares
 
 
 @register_kernel(geoopt.Lorentz, "riemannian_normal")
@@ -122,7 +123,7 @@ class HyperbolicRiemannianNormal(Kernel):
         return (other.log_normalizer(v["scale"]) - self.log_normalizer(w["scale"]) + gain).to(w["scale"].dtype)
 
     def fit(self, x: Tensor, weights: Tensor | None = None) -> Params:
-        weights = average_weights(x, weights)
+        weights = shares(x, weights)
         loc = frechet_mean(self.manifold, x, weights)
         k = float(self.manifold.k.detach())
         square = float(weights @ pair(self.manifold, loc, x.double()).dist2) / k

@@ -22,7 +22,6 @@ from .covariance import cholesky_logdet, covariance_from_raw, covariance_option,
 from .hyperbolic import (
     MAX_SCALE,
     all_pairs,
-    average_weights,
     check_finite,
     check_scale,
     frechet_mean,
@@ -30,6 +29,7 @@ from .hyperbolic import (
     log_stretch,
     same_points,
 )
+from .shares import shares
 
 
 @register_kernel(geoopt.Lorentz, "wrapped_normal", default=True)
@@ -189,7 +189,7 @@ class HyperbolicWrappedNormal(Kernel):
         return torch.distributions.MultivariateNormal(torch.zeros_like(factor[..., 0]), scale_tril=factor, validate_args=False)
 
     def fit(self, x: Tensor, weights: Tensor | None = None) -> Params:
-        weights, wide = average_weights(x, weights), x.double()
+        weights, wide = shares(x, weights), x.double()
         start = frechet_mean(self.manifold, wide, weights)
         spread = (weights @ pair(self.manifold, start, wide).dist2).sqrt()
         move = torch.zeros(self.dim, dtype=torch.float64, device=x.device, requires_grad=True)

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from .. import geometry
 from ..kernel import Params
+from .shares import shares
 from .zonal import unit
 
 
 def weighted(x: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
     """Unit vectors in float64 and weights (N) that sum to one."""
-    a = torch.ones(len(x), dtype=torch.float64, device=x.device) if weights is None else weights.double()
-    return unit(x), a / a.sum()
+    return unit(x), shares(x, weights)
 
 
 def mean_direction(x: Tensor, a: Tensor) -> Tensor:

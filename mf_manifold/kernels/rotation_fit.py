@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from .. import quaternions
+from ..curved import cos_sqrt, sinc_sqrt
 from ..kernel import Params
-from ..manifolds.sphere import cos_sqrt, sinc_sqrt
 from .maximise import climb
 from .shares import shares
 

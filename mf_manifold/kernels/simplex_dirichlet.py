@@ -17,6 +17,7 @@ from ..manifolds.simplex import Simplex, closure
 from .shares import shares
 
 MIN_CONCENTRATION, MAX_CONCENTRATION = 1e-3, 1e12
+MAX_PRODUCT = 1e8  # beyond, a product of features errs by more than 1e-7 nats
 NEWTON_STEPS = 100
 
 
@@ -73,15 +74,15 @@ class Dirichlet(Kernel):
         return (_log_constant(alpha) + exponent).masked_fill(~inside, -math.inf).to(x.dtype)
 
     def bilinear(self, x: Tensor, w: Params) -> Bilinear | None:
-        wide = x.double()
-        if not (x.is_meta or bool((wide > 0).all())):
+        wide, alpha = x.double(), w["concentration"].double()
+        if not x.is_meta and not bool((wide > 0).all() & (alpha <= MAX_PRODUCT).all()):
             return None  # features must be finite
         logs = torch.log(wide / wide.sum(-1, keepdim=True))
         middle = logs.detach().mean(0) if len(x) else torch.zeros_like(logs.detach().sum(0))
         # log q(x) = log q(y) + alpha . log(x / y) with y amid the data, so that the product does not cancel
         return Bilinear(
             logs - middle.log_softmax(-1),
-            w["concentration"].double(),
+            alpha,
             self._log_prob(torch.softmax(middle, -1), w),
             self._base_ratio(x),
         )
@@ -94,7 +95,8 @@ class Dirichlet(Kernel):
     def centered(self, points: Tensor, scale: Tensor) -> Params:
         # log x_i has a variance of about 1 / alpha_i; the 1/2 keeps the Fréchet mean, softmax(digamma), at the point
         precision = points.reciprocal().mean(-1, keepdim=True) / scale.square().unsqueeze(-1)
-        return {"concentration": (precision * points + 0.5).clamp_max(MAX_CONCENTRATION)}
+        precision = precision.clamp_max(0.999 * MAX_CONCENTRATION / points.amax(-1, keepdim=True))
+        return {"concentration": precision * points + 0.5}
 
     def mean(self, w: Params) -> Tensor:
         alpha = w["concentration"].double()

@@ -5,14 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..geometry import Shape
-from ..kernel import Params, register_kernel
+from ..kernel import register_kernel
 from ..manifolds.simplex import Simplex, from_log_ratio_coordinates, log_ratio_coordinates
-from .wide_normal import WideCoordinateNormal
+from .coordinate_normal import CoordinateNormal
 
 
 @register_kernel(Simplex, "logistic_normal", default=True)
-class LogisticNormal(WideCoordinateNormal):
+class LogisticNormal(CoordinateNormal):
     r"""Law of ``softmax(H^T V)`` with V normal, H the orthonormal contrasts of the isometric log-ratio.
 
     .. math:: q(x) = N(H \log x; H \log loc, \Sigma), \qquad q_{leb}(x) = q(x) \,/\, (\sqrt K \textstyle\prod_i x_i)
@@ -41,13 +40,14 @@ class LogisticNormal(WideCoordinateNormal):
     0.63662
     """
 
+    mean_kind = "frechet"
     log_scale_range = (-7.0, 3.0)
 
     def coordinates(self, x: Tensor) -> Tensor:
-        return log_ratio_coordinates(x)
+        return log_ratio_coordinates(x.double())
 
     def from_coordinates(self, v: Tensor) -> Tensor:
         return from_log_ratio_coordinates(v)
 
-    def rsample(self, w: Params, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
-        return super().rsample(w, sample_shape, generator).clamp_min(torch.finfo(w["loc"].dtype).tiny)
+    def rounded(self, x: Tensor, like: Tensor) -> Tensor:
+        return x.to(like).clamp_min(torch.finfo(like.dtype).tiny)

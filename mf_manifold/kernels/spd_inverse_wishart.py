@@ -11,9 +11,9 @@ from ..geometry import Shape
 from ..kernel import Params, register_kernel
 from ..linalg import log_det_spd, svec
 from ..special import wishart_log_constant
-from .circular_statistics import averages
+from .shares import average
 from .spd_wishart import SteinFamily
-from .stein import bartlett, exact_difference, inverse_spd, square_of, stein_loss, whitened
+from .stein import bartlett, exact_difference, inverse_spd, rounded_up, stein_loss, whitened
 
 
 @register_kernel(geoopt.SymmetricPositiveDefinite, "inverse_wishart")
@@ -62,8 +62,8 @@ class SPDInverseWishart(SteinFamily):
     def with_mode(self, mode: Tensor, df: Tensor) -> Params:
         return {"df": df, "scale_matrix": mode * df[..., None, None]}
 
-    def average(self, x: Tensor, weights: Tensor | None) -> Tensor:
-        return inverse_spd(averages(weights)(inverse_spd(x)))
+    def best_mode(self, x: Tensor, share: Tensor) -> Tensor:
+        return inverse_spd(average(share, inverse_spd(x)))
 
     def bilinear(self, x: Tensor, w: Params) -> Bilinear:
         w = self.expand(w, self.batch_shape(w))
@@ -79,7 +79,8 @@ class SPDInverseWishart(SteinFamily):
     def rsample(self, w: Params, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
         factor = bartlett(w["df"].expand((*sample_shape, *w["df"].shape)), self.point_shape[0], generator)
         scale = torch.linalg.cholesky(w["scale_matrix"].double())
-        return square_of(torch.linalg.solve_triangular(factor, scale.mT, upper=False).mT, w["scale_matrix"])
+        root = torch.linalg.solve_triangular(factor, scale.mT, upper=False).mT
+        return rounded_up(root @ root.mT, w["scale_matrix"])
 
     def mean(self, w: Params) -> Tensor:
         above = w["df"].double() - self.point_shape[0] - 1

@@ -12,7 +12,7 @@ from ..kernel import Params, register_kernel
 from ..linalg import svec, sym_dlogm
 from ..manifolds.spd import is_log_euclidean
 from .coordinate_normal import CoordinateNormal
-from .stein import mean_volume_ratio, square_of
+from .stein import mean_volume_ratio, rounded_up
 
 
 @register_kernel(geoopt.SymmetricPositiveDefinite, "log_cholesky_normal")
@@ -62,7 +62,10 @@ class SPDLogCholeskyNormal(CoordinateNormal):
 
     def from_coordinates(self, v: Tensor) -> Tensor:
         factor = self._lower(v, v[..., : self.point_shape[0]].exp())
-        return square_of(factor, factor)
+        return factor @ factor.mT
+
+    def rounded(self, x: Tensor, like: Tensor) -> Tensor:
+        return rounded_up(x, like)
 
     def _lower(self, v: Tensor, diagonal: Tensor) -> Tensor:
         p = self.point_shape[0]

@@ -10,6 +10,7 @@ from ..kernel import Params, register_kernel
 from ..linalg import svec, sym_expm, sym_logm, unsvec
 from ..manifolds.spd import is_log_euclidean
 from .coordinate_normal import CoordinateNormal
+from .stein import rounded_up
 
 
 @register_kernel(geoopt.SymmetricPositiveDefinite, "log_normal", default=True)
@@ -59,8 +60,8 @@ class SPDLogNormal(CoordinateNormal):
     def from_coordinates(self, v: Tensor) -> Tensor:
         return sym_expm(unsvec(v))
 
-    def mean(self, w: Params) -> Tensor:
-        return super().mean(w) if self.mean_kind is None else w["loc"]
+    def rounded(self, x: Tensor, like: Tensor) -> Tensor:
+        return rounded_up(x, like)
 
     def mean_log_ratio(self, w: Params, kind: str) -> Tensor:
         own = is_log_euclidean(self.manifold) and kind == "log_euclidean"

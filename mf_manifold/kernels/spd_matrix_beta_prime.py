@@ -15,9 +15,9 @@ from ..kernel import Kernel, OnManifold, Params, register_kernel
 from ..linalg import congruence, log_det_spd, sym
 from ..manifolds.spd import is_log_euclidean
 from ..special import multivariate_digamma_minus_log, wishart_log_constant
-from .circular_statistics import averages
 from .covariance import cholesky_logdet
-from .stein import bartlett, exact_difference, excess_loss, mean_volume_ratio, relative, square_of
+from .shares import average, shares
+from .stein import bartlett, exact_difference, excess_loss, mean_volume_ratio, relative, rounded_up
 
 MAX_SHAPE = 1e6  # of fits, where the law is a Wishart or an inverse Wishart law already
 
@@ -99,7 +99,7 @@ class SPDMatrixBetaPrime(Kernel):
         scale = torch.linalg.cholesky(w["scale_matrix"].double())
         # scale below^-T above: the square of its first two factors is the inverse Wishart matrix
         root = torch.linalg.solve_triangular(below, scale.mT, upper=False).mT @ above
-        return square_of(root, w["scale_matrix"])
+        return rounded_up(root @ root.mT, w["scale_matrix"])
 
     def centered(self, points: Tensor, scale: Tensor) -> Params:
         # for narrow scales the law is the affine-invariant normal with variance 1/a + 1/b
@@ -140,11 +140,11 @@ class SPDMatrixBetaPrime(Kernel):
         return super().mean_log_ratio(w, kind) if ratio is None or is_log_euclidean(self.manifold) else ratio
 
     def fit(self, x: Tensor, weights: Tensor | None = None) -> Params:
-        average, p = averages(weights), self.point_shape[0]
-        root = torch.linalg.cholesky(average(x.double()))
+        share, p = shares(x, weights), self.point_shape[0]
+        root = torch.linalg.cholesky(average(share, x.double()))
         white = torch.linalg.solve_triangular(root, x.double(), upper=False)
         white = sym(torch.linalg.solve_triangular(root, white.mT, upper=False))
-        log_det = average(log_det_spd(white))
+        log_det = share @ log_det_spd(white)
         rows, columns = torch.tril_indices(p, p, device=x.device)
 
         def params(theta: Tensor) -> Params:
@@ -157,7 +157,7 @@ class SPDMatrixBetaPrime(Kernel):
         def likelihood(theta: Tensor) -> Tensor:
             a, b, scale = params(theta).values()
             p_logs = p * (a * a.log() + b * b.log() - (a + b) * (a + b).log())  # of the constant, which is that at the mode
-            both = b * log_det_spd(scale) - (a + b) * average(log_det_spd(white + scale))
+            both = b * log_det_spd(scale) - (a + b) * (share @ log_det_spd(white + scale))
             return a * log_det + both + self._log_constant(a, b) - p_logs
 
         start = torch.zeros(2 + len(rows), dtype=torch.float64, device=x.device)

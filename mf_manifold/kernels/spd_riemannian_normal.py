@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from ..affine_invariant import frechet_mean, shares, square_distance
+from ..affine_invariant import frechet_mean, square_distance
 from ..backends.pairs import by_blocks
 from ..geometry import Shape
 from ..kernel import Kernel, OnManifold, Params, register_kernel
 from ..sinh_ensemble import log_normalizer, mean_square
 from ..sinh_sampler import sample_tangent
+from .shares import shares
 from .spd_geodesic import AffineInvariantKernel
 
 MIN_SCALE, MAX_SCALE = 1e-6, 10.0

@@ -15,8 +15,8 @@ from ..kernel import Kernel, OnManifold, Params, register_kernel
 from ..linalg import log_det_spd, svec
 from ..manifolds.spd import is_log_euclidean
 from ..special import multivariate_digamma_minus_log, wishart_log_constant
-from .circular_statistics import averages
-from .stein import bartlett, exact_difference, inverse_spd, mean_volume_ratio, square_of, stein_loss, whitened
+from .shares import average, shares
+from .stein import bartlett, exact_difference, inverse_spd, mean_volume_ratio, rounded_up, stein_loss, whitened
 
 MAX_DF = 1e8  # of fits: equal matrices would have infinitely many degrees of freedom
 NEWTON_STEPS = 30
@@ -54,8 +54,8 @@ class SteinFamily(Kernel):
         """The parameters of a given mode."""
         raise NotImplementedError
 
-    def average(self, x: Tensor, weights: Tensor | None) -> Tensor:
-        """The mode of largest likelihood, whatever the degrees of freedom; (N,p,p) -> (p,p), float64."""
+    def best_mode(self, x: Tensor, share: Tensor) -> Tensor:
+        """The mode of largest likelihood, whatever the degrees of freedom; (N,p,p), (N) -> (p,p), float64."""
         raise NotImplementedError
 
     def _log_prob(self, x: Tensor, w: Params) -> Tensor:
@@ -94,10 +94,10 @@ class SteinFamily(Kernel):
         return (constants + (df - target) / 2 * self._log_det_excess(df) + moved).to(w["df"].dtype)
 
     def fit(self, x: Tensor, weights: Tensor | None = None) -> Params:
-        wide = x.double()
-        mode = self.average(wide, weights)
+        wide, share = x.double(), shares(x, weights)
+        mode = self.best_mode(wide, share)
         losses = self.loss(wide, self.with_mode(mode, torch.ones_like(mode[0, 0])))
-        spread = averages(weights)(losses)  # their traces average to p at this mode
+        spread = share @ losses  # their traces average to p at this mode
         df = self._df_from_spread(spread)
         return {name: value.to(x) for name, value in self.with_mode(mode, df).items()}
 
@@ -165,8 +165,8 @@ class SPDWishart(SteinFamily):
     def with_mode(self, mode: Tensor, df: Tensor) -> Params:
         return {"df": df, "covariance_matrix": mode / df[..., None, None]}
 
-    def average(self, x: Tensor, weights: Tensor | None) -> Tensor:
-        return averages(weights)(x)
+    def best_mode(self, x: Tensor, share: Tensor) -> Tensor:
+        return average(share, x)
 
     def bilinear(self, x: Tensor, w: Params) -> Bilinear:
         w = self.expand(w, self.batch_shape(w))
@@ -182,7 +182,7 @@ class SPDWishart(SteinFamily):
     def rsample(self, w: Params, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
         df = w["df"].expand((*sample_shape, *w["df"].shape))
         root = torch.linalg.cholesky(w["covariance_matrix"].double()) @ bartlett(df, self.point_shape[0], generator)
-        return square_of(root, w["covariance_matrix"])
+        return rounded_up(root @ root.mT, w["covariance_matrix"])
 
     def mean(self, w: Params) -> Tensor:
         return self.mode(w).to(w["covariance_matrix"].dtype)

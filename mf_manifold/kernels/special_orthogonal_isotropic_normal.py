@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from .. import quaternions
+from ..curved import sinc_sqrt
 from ..geometry import Shape
 from ..kernel import Params, register_kernel
 from ..manifolds import SpecialOrthogonal, UnitQuaternions
-from ..manifolds.sphere import sinc_sqrt
 from ..special import angle2_from_chord2
 from .rejection import accepted
 from .rotation import LOG_TWO_PI, LocationKernel

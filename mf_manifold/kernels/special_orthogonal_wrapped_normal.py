@@ -10,10 +10,10 @@ from torch import Tensor
 
 from .. import geometry, quaternions
 from ..circular import log_wrapped_normal_1d
+from ..curved import cos_sqrt, sinc_sqrt
 from ..geometry import Shape
 from ..kernel import Params, register_kernel
 from ..manifolds import SpecialOrthogonal, UnitQuaternions
-from ..manifolds.sphere import cos_sqrt, sinc_sqrt
 from ..special import angle2_from_chord2
 from .rotation import LOG_TWO_PI, CovarianceKernel, whiten
 

@@ -47,7 +47,7 @@ class Kent(TangentKernel):
     the tangent precision B: a sum in which nothing cancels.
 
     **Measure**: surface of the unit sphere. **Exactness**: the normaliser is an integral of a Bessel function over one
-    variable, by a trapezoidal rule that is exact to 1e-11. **Range**: :math:`\kappa` in [0, 1e6] (variances from 5e-7),
+    variable, by a trapezoidal rule with errors below 3e-10. **Range**: :math:`\kappa` in [0, 1e6] (variances from 5e-7),
     condition numbers of the tangent covariance up to 1e6. **Mean**: extrinsic, ``loc``. **Sampler**: exact, rejection from a
     normal law in the equal-area plane, where the von Mises-Fisher law is a truncated normal one; no gradients.
 

@@ -60,11 +60,11 @@ class PowerSpherical(ZonalKernel):
 
     def _from_chords(self, near2: Tensor, far2: Tensor, *shape: Tensor) -> Tensor:
         kappa, log_norm = shape
-        close, empty = near2 < 2, far2 == 0
-        by_near = torch.log1p(-torch.where(close, near2, torch.zeros_like(near2)) / 4)
-        by_far = torch.log(torch.where(close | empty, torch.ones_like(far2), far2) / 4)
-        log_q = kappa * torch.where(close, by_near, by_far) + log_norm
-        return torch.where(empty & (kappa > 0), torch.full_like(log_q, -math.inf), log_q)
+        empty = far2 == 0
+        by_near = torch.log1p(near2.clamp_max(2.0) / -4)
+        by_far = torch.log(far2.masked_fill(empty, 4.0) / 4)
+        log_q = kappa * torch.where(near2 < 2, by_near, by_far) + log_norm
+        return log_q.masked_fill(empty & (kappa > 0), -math.inf)
 
     def _slope(self, width: Tensor) -> Tensor:
         return width / 4
@@ -74,8 +74,8 @@ class PowerSpherical(ZonalKernel):
         kappa = w["concentration"].expand(loc.shape[:-1])
         half = torch.full_like(kappa, self.dim / 2)
         a, b = (torch._standard_gamma(shape, generator=generator) for shape in (half + kappa, half))
-        # 1 - cos(angle), with all its digits for large concentrations
-        return around(self.manifold, loc, 2 * b / (a + b), generator)
+        # each depth with all its digits: the law is narrow around loc or, where it is wide, has density 0 at the antipode
+        return around(self.manifold, loc, 2 * b / (a + b), 2 * a / (a + b), generator)
 
     def centered(self, points: Tensor, scale: Tensor) -> Params:
         return {"loc": points, "concentration": 2 * scale.pow(-2)}

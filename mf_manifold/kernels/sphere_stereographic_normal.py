@@ -83,6 +83,8 @@ class StereographicNormal(TangentKernel):
         points, a = weighted(x, weights)
         start = mean_direction(points, a)
         rank = self._moments(points, a, start)[1]
+        if self.covariance == "full":  # points of a great subsphere do not spread across it, seen from a loc on it
+            rank = min(rank, int(torch.linalg.matrix_rank(points[a > 0], rtol=1e-10)) - 1)
         if rank < self.dim if self.covariance == "full" else rank == 0:
             raise ValueError(
                 f"Expected points that determine a covariance in {self.dim} directions, got {len(x)} that span {rank}; "

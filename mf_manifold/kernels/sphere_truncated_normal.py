@@ -90,7 +90,8 @@ class TruncatedNormal(TangentKernel):
         loc = w["loc"].expand(*sample_shape, *w["loc"].shape)
         if spread.tangent is None:
             radius = _radii(w["scale"].expand(loc.shape[:-1]), rate.expand(loc.shape[:-1]), self.dim, generator)
-            return around(self.manifold, loc, 2 * torch.sin(radius / 2).square().to(loc.dtype), generator)
+            near, far = (2 * f(radius / 2).square().to(loc.dtype) for f in (torch.sin, torch.cos))
+            return around(self.manifold, loc, near, far, generator)
         values, axes = torch.linalg.eigh(spread.tangent)
         values = values.clamp_min(0.0)
         axes = axes * (values / (1 + rate.unsqueeze(-1) * values)).sqrt().unsqueeze(-2)
@@ -111,8 +112,7 @@ class TruncatedNormal(TangentKernel):
 
 def _log_acceptance(radius2: Tensor, rate: Tensor) -> Tensor:
     """Of a normal law narrowed by exp(-rate r^2 / 2): that factor at the sphere's cut locus over that at r; 0 beyond it."""
-    inside = radius2 < math.pi**2
-    return torch.where(inside, rate / 2 * (radius2 - math.pi**2), torch.full_like(radius2, -math.inf))
+    return (rate / 2 * (radius2 - math.pi**2)).masked_fill(radius2 >= math.pi**2, -math.inf)
 
 
 def _radii(scale: Tensor, rate: Tensor, dim: int, generator: torch.Generator | None) -> Tensor:

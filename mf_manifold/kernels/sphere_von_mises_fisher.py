@@ -98,7 +98,7 @@ class VonMisesFisher(Kernel):
             depth = _inverse_cdf(kappa, generator)
         else:
             depth = _wood(kappa.reshape(-1), shape[-1] - 1, generator).reshape(shape[:-1])
-        return around(self.manifold, loc, depth, generator)
+        return around(self.manifold, loc, depth, 2 - depth, generator)
 
     def mean(self, w: Params) -> Tensor:
         return w["loc"].expand(*self.batch_shape(w), *self.point_shape)
@@ -132,13 +132,16 @@ class VonMisesFisher(Kernel):
 
 
 def _inverse_cdf(kappa: Tensor, generator: torch.Generator | None) -> Tensor:
-    """1 - cos(angle) on S^2 by inversion: ``-log(u + (1-u) exp(-2 kappa)) / kappa``, pathwise in kappa."""
+    """1 - cos(angle) on S^2 by inversion: ``-log(1 - u + u exp(-2 kappa)) / kappa`` for u in [0, 1), pathwise in kappa.
+
+    Not with u and 1 - u exchanged: a uniform variate may be 0, where the logarithm would be infinite, but never 1.
+    """
     u = torch.rand(kappa.shape, generator=generator, dtype=kappa.dtype, device=kappa.device)
     small = kappa < torch.finfo(kappa.dtype).eps
     safe = torch.where(small, torch.ones_like(kappa), kappa)
-    inverted = -torch.log1p((1 - u) * torch.expm1(-2 * safe)) / safe
+    inverted = -torch.log1p(u * torch.expm1(-2 * safe)) / safe
     # below eps the expansion in kappa is exact to rounding, and it has the right gradient at kappa = 0
-    series = 2 * (1 - u) - 2 * kappa * u * (1 - u)
+    series = 2 * u - 2 * kappa * u * (1 - u)
     return torch.where(small, series, inverted)
 
 

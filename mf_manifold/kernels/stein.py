@@ -69,6 +69,8 @@ def inverse_spd(x: Tensor) -> Tensor:
 
 def whitened(x: Tensor, modes: Tensor) -> tuple[Tensor, Tensor]:
     """Points (N,p,p) and modes (M,p,p) in coordinates where the average mode is the identity, where features keep digits."""
+    if len(modes) == 0:
+        return x, modes
     root = torch.linalg.cholesky(modes.detach().mean(0))
 
     def whiten(y: Tensor) -> Tensor:
@@ -102,9 +104,9 @@ def bartlett(df: Tensor, p: int, generator: torch.Generator | None) -> Tensor:
     return below + torch.diag_embed(chi)
 
 
-def square_of(root: Tensor, like: Tensor) -> Tensor:
-    """``root root^T`` in the dtype of ``like``, its diagonal rounded up so that rounding leaves it positive definite."""
-    x = (root @ root.mT).to(like.dtype)
+def rounded_up(x: Tensor, like: Tensor) -> Tensor:
+    """SPD matrices in the dtype of ``like``, with their diagonals rounded up so that they stay positive definite."""
+    x = x.to(like.dtype)
     size = 2 * x.shape[-1] * torch.finfo(x.dtype).eps
     return x + size * torch.diag_embed(x.diagonal(dim1=-2, dim2=-1))
 

@@ -27,6 +27,20 @@ MAX_CONCENTRATION = 1e8
 NEWTON_STEPS = 100
 
 
+class _Semidefinite(type(constraints.positive_semidefinite)):  # type: ignore[misc]
+    """Symmetric with eigenvalues from 0 to MAX_CONCENTRATION, up to rounding: those of a matrix of rank one may be -1e-17."""
+
+    def check(self, value: Tensor) -> Tensor:
+        size = value.abs().amax((-2, -1))
+        slack = 8 * value.shape[-1] * torch.finfo(value.dtype).eps * size
+        values = torch.linalg.eigvalsh(value.double())
+        symmetric = (value - value.mT).abs().amax((-2, -1)) <= slack
+        return symmetric & (values[..., 0] >= -slack) & (values[..., -1] <= MAX_CONCENTRATION + slack)
+
+    def __repr__(self) -> str:
+        return f"Symmetric(eigenvalues from 0 to {MAX_CONCENTRATION:g})"
+
+
 @register_kernel(geoopt.Stiefel, "matrix_langevin")
 class MatrixLangevin(Kernel):
     r"""Exponential family of the linear statistic on frames, the von Mises-Fisher law of matrices.
@@ -102,7 +116,7 @@ class MatrixLangevin(Kernel):
         loc = OnManifold(self.manifold, self.point_shape)
         if self.concentration == "isotropic":
             return {"loc": loc, "concentration": constraints.interval(0.0, MAX_CONCENTRATION)}
-        return {"loc": loc, "concentration_matrix": constraints.positive_semidefinite}
+        return {"loc": loc, "concentration_matrix": _Semidefinite()}
 
     def _matrix(self, w: Params) -> Tensor:
         """K in float64."""

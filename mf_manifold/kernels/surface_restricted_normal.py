@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import geoopt
@@ -15,7 +15,6 @@ from ..backends.bilinear import Bilinear
 from ..geometry import Shape
 from ..kernel import Params, register_kernel
 from ..manifolds.chart import ChartManifold
-from ..manifolds.embedded import Parametrisation
 from ..manifolds.star_shaped import StarShaped
 from ..manifolds.torus_of_revolution import TorusOfRevolution
 from ..product_rules import cells, grid
@@ -24,16 +23,26 @@ from .ambient_normal import AmbientNormal, result_type
 MAX_NODES = 2**20  # of the surface's grid
 PER_SCALE = 1.5  # nodes per scale of arc length: neglects exp(-2 pi^2 PER_SCALE^2) of a Gaussian
 SAFETY = 1.3  # by which the reach of a cell may exceed that of its corners
-COARSEST, FINEST = 32, 4096
+COARSEST = 32
+BETWEEN_WALLS = 2048  # nodes of the largest Gauss rule
+BLOCK = 2**21  # cells of all components that are sampled from at a time
 
 
 class Grid(NamedTuple):
-    """Nodes of a product rule: coordinates (K,d), points (K,D), logs of area (K) and of the cells' sizes (K)."""
+    """Nodes of a product rule: points (K,D), logs of area (K) and of the cells' sizes (K)."""
 
-    coordinates: Tensor
     points: Tensor
     log_area: Tensor
     log_size: Tensor
+
+
+class Cells(NamedTuple):
+    """What surrounds the nodes: corners (K,d), and by how much points and log area may differ from the node's (K)."""
+
+    low: Tensor
+    high: Tensor
+    reach: Tensor
+    rise: Tensor
 
 
 @register_kernel(ChartManifold, "restricted_normal")
@@ -55,13 +64,14 @@ class RestrictedNormal(AmbientNormal):
 
     **Range**: curves and surfaces: ellipsoids and star-shaped surfaces in 2 and 3 dimensions, tori of revolution, charts of one
     or two bounded or periodic coordinates. The smallest ``scale``, or root of an eigenvalue of ``covariance_matrix``, is 1e-5
-    times the length of a curve and 1/600 of the larger extent of a surface, no largest one; at most 2^20 nodes.
+    times the length of a closed curve, 1/1000 of that of a curve with ends and 1/600 of the larger extent of a surface, no
+    largest one; at most 2^20 nodes, which must also resolve the surface itself (semi-axes up to 1:100).
     **Mean**: extrinsic. **Sampler**: exact rejection from a step function over the grid's cells; not pathwise.
 
     Shapes: ``loc`` (*B,D), on the surface or not; ``scale`` (*B); ``covariance_matrix`` (*B,D,D).
 
     Raises:
-        ValueError: a scale so small that the grid would exceed 2^20 nodes.
+        ValueError: a scale so small, or a surface so thin, that the grid would exceed 2^20 nodes.
         NotImplementedError: a surface without coordinates in a bounded box, or of more than two dimensions.
 
     References:
@@ -99,11 +109,15 @@ class RestrictedNormal(AmbientNormal):
 
     def _exponents(self, w: Params) -> Tensor:
         """Logs of the terms of ``Z``, one a node; -> (*B,K)."""
+        rule = self._grid(self.whitener(w)[0])
+        return -self._squares(rule.points, w) / 2 + (rule.log_area + rule.log_size)
+
+    def _squares(self, points: Tensor, w: Params) -> Tensor:
+        """Squared distances of points (K,D) from ``loc`` in units of the spread; -> (*B,K)."""
         inverse, _ = self.whitener(w)
-        rule = self._grid(inverse)
         mean = self.whiten(inverse, w["loc"].double())
-        white = inverse * rule.points if self.covariance == "isotropic" else rule.points @ inverse.mT
-        return -(white - mean.unsqueeze(-2)).square().sum(-1) / 2 + (rule.log_area + rule.log_size)
+        white = inverse * points if self.covariance == "isotropic" else points @ inverse.mT
+        return (white - mean.unsqueeze(-2)).square().sum(-1)
 
     def mean(self, w: Params) -> Tensor:
         inverse, _ = self.whitener(w)
@@ -116,10 +130,11 @@ class RestrictedNormal(AmbientNormal):
             return coarse
         scale = float(1 / torch.linalg.matrix_norm(inverse.detach(), 2).amax())
         counts = [max(n, 32 + math.ceil(PER_SCALE * length / scale)) for n, length in zip(coarse, lengths, strict=True)]
-        if math.prod(counts) > MAX_NODES:
+        if not self._affordable(counts):
             raise ValueError(
-                f"Expected scales whose grid on {self.manifold.name} has at most {MAX_NODES} nodes, got {math.prod(counts)} "
-                f"for the scale {scale:.2g}. For laws that narrow use projected_normal, radial_normal or pushforward_normal."
+                f"Expected scales whose grid on {self.manifold.name} has at most {MAX_NODES} nodes, {BETWEEN_WALLS} a side "
+                f"between walls, got {math.prod(counts)} for the scale {scale:.2g}. "
+                "For laws that narrow use projected_normal, radial_normal or pushforward_normal."
             )
         return counts
 
@@ -127,14 +142,24 @@ class RestrictedNormal(AmbientNormal):
         made = _grid_of(self, tuple(self._counts(inverse)))
         return Grid(*(part.to(inverse.device) for part in made))
 
+    def _cells(self, inverse: Tensor) -> Cells:
+        made = _cells_of(self, tuple(self._counts(inverse)))
+        return Cells(*(part.to(inverse.device) for part in made))
+
     @functools.cached_property
     def _lengths(self) -> tuple[list[float], list[int]]:
         """Greatest length of each coordinate's lines, and the counts of nodes that resolve the surface itself."""
         chart, counts = self.manifold.parametrisation(), [COARSEST] * self.dim
-        volumes = [math.inf, self._log_volume(counts)]
-        while abs(volumes[-1] - volumes[-2]) > 1e-13 * max(1.0, abs(volumes[-1])) and counts[0] < FINEST >> 3 * (self.dim - 1):
-            counts = [2 * n for n in counts]
-            volumes.append(self._log_volume(counts))
+        for i in range(self.dim):
+            volumes = [math.inf, self._log_volume(counts)]
+            while abs(volumes[-1] - volumes[-2]) > 1e-12 * max(1.0, abs(volumes[-1])):
+                counts[i] *= 2
+                if not self._affordable(counts):
+                    raise ValueError(
+                        f"Expected a surface that {MAX_NODES} nodes resolve, got {self.manifold.name} with parts that are too "
+                        "small for its size; use projected_normal, radial_normal or pushforward_normal."
+                    )
+                volumes.append(self._log_volume(counts))
         nodes, _ = grid(chart.lower, chart.upper, chart.periodic, [64] * self.dim)
         lengths = []
         for i, axis in enumerate(torch.eye(self.dim, dtype=torch.float64, device="cpu")):
@@ -146,6 +171,10 @@ class RestrictedNormal(AmbientNormal):
                 half = (nodes[:, i] - low) * (high - nodes[:, i])
                 lengths.append(math.pi * float((speed * half.sqrt()).amax()))
         return lengths, counts
+
+    def _affordable(self, counts: list[int]) -> bool:
+        walls = [n for n, periodic in zip(counts, self.manifold.parametrisation().periodic, strict=True) if not periodic]
+        return math.prod(counts) <= MAX_NODES and max(walls, default=0) <= BETWEEN_WALLS
 
     def _log_volume(self, counts: list[int]) -> float:
         rule = _grid_of(self, tuple(counts))
@@ -164,53 +193,58 @@ class RestrictedNormal(AmbientNormal):
         return Bilinear(phi, psi, -self.log_normalizer(w), self._base_ratio(x))
 
     def rsample(self, w: Params, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
-        batch = self.batch_shape(w)
-        rows = {k: v.reshape(-1, *v.shape[v.ndim - self.event_dims[k] :]) for k, v in self.expand(w, tuple(batch)).items()}
-        count, total = math.prod(sample_shape), math.prod(batch)
-        draws = [self._draw({k: v[i] for k, v in rows.items()}, count, generator) for i in range(total)]
-        empty = w["loc"].new_zeros(count, 0, *self.point_shape)
-        points = torch.stack(draws, dim=1).to(empty.dtype) if draws else empty
-        return points.reshape(*sample_shape, *batch, *self.point_shape)
+        batch = tuple(self.batch_shape(w))
+        shape, total = (*sample_shape, *batch, *self.point_shape), math.prod(batch)
+        if w["loc"].is_meta or 0 in shape:
+            return w["loc"].new_empty(shape)
+        sizes = {k: math.prod(event) for k, event in self.event_shapes.items()}
+        flat = torch.cat([v.reshape(total, sizes[k]) for k, v in self.expand(w, batch).items()], dim=-1)
+        # a mixture asks for many draws from few components: each is prepared once
+        distinct, which = torch.unique(flat, dim=0, return_inverse=True)
+        parts = zip(self.event_shapes.items(), distinct.split(list(sizes.values()), dim=-1), strict=True)
+        components = {k: part.reshape(-1, *event) for (k, event), part in parts}
+        return self._draw(components, which.repeat(math.prod(sample_shape)), generator).to(w["loc"].dtype).reshape(shape)
 
-    def _draw(self, w: Params, count: int, generator: torch.Generator | None) -> Tensor:
-        """Independent points (count,D) of one component, by rejection.
+    def _draw(self, w: Params, which: Tensor, generator: torch.Generator | None) -> Tensor:
+        """A point of component ``which[i]`` for every i; -> (len(which),D)."""
+        inverse, _ = self.whitener(w)
+        rule, cells = self._grid(inverse), self._cells(inverse)
+        points = rule.points.new_empty(len(which), *self.point_shape)
+        step = max(1, BLOCK // len(rule.points))
+        for start in range(0, len(w["loc"]), step):
+            slots = ((which >= start) & (which < start + step)).nonzero().squeeze(-1)
+            block = {k: v[start : start + step] for k, v in w.items()}
+            points[slots] = self._reject(block, which[slots] - start, rule, cells, generator)
+        return points
+
+    def _reject(self, w: Params, which: Tensor, rule: Grid, cells: Cells, generator: torch.Generator | None) -> Tensor:
+        """The same for few components: proposals from a step function above each density.
 
         In each cell the density is below its value at the node, moved closer to ``loc`` by the reach of the cell.
         """
         chart, (inverse, _) = self.manifold.parametrisation(), self.whitener(w)
-        counts, rule = self._counts(inverse), self._grid(inverse)
-        low, high = (part.to(inverse.device) for part in cells(chart.lower, chart.upper, chart.periodic, counts))
-        far = self.whiten(inverse, rule.points - w["loc"].double()).norm(dim=-1)
-        reach, rise = _reach(chart, rule, low, high, lambda v: self.whiten(inverse, v).norm(dim=-1))
-        ceiling = -(far - reach).clamp_min(0).square() / 2 + rule.log_area + rise
-        weight = torch.exp(ceiling + rule.log_size - (ceiling + rule.log_size).amax()).cumsum(0)
-        found, missing = [rule.points[:0]], count
-        while missing > 0:
-            tries = 64 + 2 * missing
-            noise = torch.rand(tries, self.dim + 2, generator=generator, dtype=weight.dtype, device=weight.device)
-            chosen = torch.searchsorted(weight, noise[:, 0] * weight[-1]).clamp_max(len(weight) - 1)
-            u = low[chosen] + (high[chosen] - low[chosen]) * noise[:, 2:]
+        reach = torch.linalg.matrix_norm(inverse, 2).unsqueeze(-1) * cells.reach
+        near = (self._squares(rule.points, w).sqrt() - reach).clamp_min(0)
+        ceiling = -near.square() / 2 + (rule.log_area + cells.rise)
+        share = torch.softmax(ceiling + rule.log_size, -1).cumsum(-1)
+        first = torch.arange(len(share), device=share.device)
+        levels = (share / share[:, -1:] + first.unsqueeze(-1)).flatten()  # those of component c are between c and c + 1
+        found, missing = rule.points.new_empty(len(which), *self.point_shape), torch.arange(len(which), device=which.device)
+        while len(missing) > 0:
+            c = which[missing]
+            noise = torch.rand(len(c), self.dim + 2, generator=generator, dtype=levels.dtype, device=levels.device)
+            chosen = torch.maximum(torch.searchsorted(levels, c + noise[:, 0]), c * share.shape[-1])
+            cell = chosen % share.shape[-1]
+            u = cells.low[cell] + (cells.high - cells.low)[cell] * noise[:, 2:]
             x = chart.embed(u)
-            level = chart.log_area(u) - self.whiten(inverse, x - w["loc"].double()).square().sum(-1) / 2 - ceiling[chosen]
+            white = self.whiten(inverse[c], x - w["loc"][c].double())
+            level = chart.log_area(u) - white.square().sum(-1) / 2 - ceiling.flatten()[chosen]
             if not float(level.max()) <= 0:
                 raise RuntimeError("The surface bends more inside a cell of the grid than its corners show.")
-            found.append(x[noise[:, 1].log() < level])
-            missing -= len(found[-1])
-        return torch.cat(found)[:count]
-
-
-def _reach(
-    chart: Parametrisation, rule: Grid, low: Tensor, high: Tensor, size: Callable[[Tensor], Tensor]
-) -> tuple[Tensor, Tensor]:
-    """How far, by ``size``, and how much higher in log area than its node a cell extends; (K) each."""
-    dim = low.shape[1]
-    reach, rise = torch.zeros_like(rule.log_area), torch.zeros_like(rule.log_area)
-    for corner in range(2**dim):
-        upper = torch.tensor([bool(corner >> i & 1) for i in range(dim)], device=low.device)
-        u = torch.where(upper, high, low)
-        reach = torch.maximum(reach, size(chart.embed(u) - rule.points))
-        rise = torch.maximum(rise, (chart.log_area(u) - rule.log_area).abs())
-    return SAFETY * reach + 1e-9, SAFETY * rise + 1e-9
+            accepted = noise[:, 1].log() < level
+            found[missing[accepted]] = x[accepted]
+            missing = missing[~accepted]
+        return found
 
 
 @functools.lru_cache(maxsize=4)
@@ -218,4 +252,16 @@ def _grid_of(kernel: RestrictedNormal, counts: tuple[int, ...]) -> Grid:
     chart = kernel.manifold.parametrisation()
     nodes, log_size = grid(chart.lower, chart.upper, chart.periodic, list(counts))
     with torch.no_grad():
-        return Grid(nodes, chart.embed(nodes), chart.log_area(nodes), log_size)
+        return Grid(chart.embed(nodes), chart.log_area(nodes), log_size)
+
+
+@functools.lru_cache(maxsize=4)
+def _cells_of(kernel: RestrictedNormal, counts: tuple[int, ...]) -> Cells:
+    chart, rule = kernel.manifold.parametrisation(), _grid_of(kernel, counts)
+    low, high = cells(chart.lower, chart.upper, chart.periodic, list(counts))
+    reach, rise = torch.zeros_like(rule.log_area), torch.zeros_like(rule.log_area)
+    for corner in itertools.product((False, True), repeat=low.shape[1]):
+        u = torch.where(torch.tensor(corner, device=low.device), high, low)
+        reach = torch.maximum(reach, (chart.embed(u) - rule.points).norm(dim=-1))
+        rise = torch.maximum(rise, (chart.log_area(u) - rule.log_area).abs())
+    return Cells(low, high, SAFETY * reach + 1e-9, SAFETY * rise + 1e-9)

@@ -15,7 +15,7 @@ from ..backends.pairs import by_blocks
 from ..geometry import Shape
 from ..kernel import Kernel, OnManifold, Params
 from ..linalg import svec, sym_eigvals
-from .covariance import cholesky_logdet, covariance_from_raw, covariance_option, num_covariance_raw
+from .covariance import SemidefiniteToRounding, cholesky_logdet, covariance_from_raw, covariance_option, num_covariance_raw
 from .zonal import chord_blocks, chords, largest, product_suffices, unit
 
 
@@ -63,7 +63,7 @@ class TangentKernel(Kernel):
         loc = OnManifold(self.manifold, self.point_shape)
         if self.covariance == "isotropic":
             return {"loc": loc, "scale": constraints.positive}
-        return {"loc": loc, "covariance_matrix": constraints.positive_semidefinite}
+        return {"loc": loc, "covariance_matrix": SemidefiniteToRounding()}
 
     def _terms(self, spread: Spread) -> tuple[Any, ...]:
         """What the density needs besides the pair's numbers, computed once in float64."""

@@ -16,8 +16,9 @@ from ..geometry import Shape
 from ..kernel import Kernel, OnManifold, Params, register_kernel
 from ..manifolds.torus import Torus, wrap
 from ..sine_model import SineModel
-from .circular_statistics import averages, mean_angles
+from .circular_statistics import mean_angles
 from .rejection import accepted
+from .shares import shares
 from .torus_von_mises import von_mises_angles
 
 LARGEST = 1e6
@@ -151,16 +152,16 @@ class SineBivariateVonMises(Kernel):
         return (own - exponent + target.log_normaliser()).to(w["loc"].dtype)
 
     def fit(self, x: Tensor, weights: Tensor | None = None) -> Params:
-        average, wide = averages(weights), x.double()
-        center = mean_angles(wide, average)
+        share, wide = shares(x, weights), x.double()
+        center = mean_angles(wide, share)
         angle = wrap(wide - center)
-        spread = average(angle.square()).sqrt()
+        spread = (share @ angle.square()).sqrt()
         if not float(spread.amin()) > 2 / math.sqrt(LARGEST):
             raise ValueError(
                 f"Expected two angles that both spread by more than {2 / math.sqrt(LARGEST):g} radians for a fit of "
                 f"sine_bivariate_von_mises, got {spread.tolist()}."
             )
-        single, products = (average(part) for part in _features(angle))
+        single, products = (share @ part for part in _features(angle))
         sign = torch.sign(products[3]) + (products[3] == 0)
 
         def params(theta: Tensor) -> Params:

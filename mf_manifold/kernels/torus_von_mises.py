@@ -16,8 +16,9 @@ from ..geometry import Shape
 from ..kernel import Kernel, OnManifold, Params, register_kernel
 from ..manifolds.torus import Torus, wrap
 from ..quadrature import gauss_legendre
-from .circular_statistics import averages, concentration_from_deficit, mean_angles
+from .circular_statistics import concentration_from_deficit, mean_angles
 from .rejection import accepted
+from .shares import shares
 
 MAX_CONCENTRATION = 1e8
 
@@ -115,9 +116,9 @@ class VonMises(Kernel):
         return divergence.sum(-1).to(w["loc"].dtype)
 
     def fit(self, x: Tensor, weights: Tensor | None = None) -> Params:
-        average, wide = averages(weights), x.double()
-        loc = mean_angles(wide, average)
-        deficit = average(2 * torch.sin((wide - loc) / 2).square())
+        share, wide = shares(x, weights), x.double()
+        loc = mean_angles(wide, share)
+        deficit = share @ (2 * torch.sin((wide - loc) / 2).square())
         return {"loc": loc.to(x), "concentration": concentration_from_deficit(deficit, MAX_CONCENTRATION).to(x)}
 
 
@@ -146,8 +147,9 @@ class _ImplicitAngle(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, angle: Tensor, kappa: Tensor) -> Tensor:
-        ctx.save_for_backward(angle, kappa)
-        return angle.clone()
+        sample = angle.clone()
+        ctx.save_for_backward(sample, kappa)  # the output, so that second derivatives see it move
+        return sample
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor]:

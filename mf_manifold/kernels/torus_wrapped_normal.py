@@ -17,8 +17,9 @@ from ..climb import climb
 from ..geometry import Shape
 from ..kernel import Kernel, OnManifold, Params, register_kernel
 from ..manifolds.torus import Torus, wrap
-from .circular_statistics import averages, mean_angles
+from .circular_statistics import mean_angles
 from .covariance import cholesky_logdet, covariance_from_raw, covariance_option, num_covariance_raw
+from .shares import average, shares
 
 MAX_TERMS = 100_000
 TWO_IMAGES = 0.7  # below this scale the two nearest images make the density of one angle in any dtype
@@ -106,7 +107,7 @@ class TorusWrappedNormal(Kernel):
         # one wide component would make every other one pay for its images: narrow and wide ones go apart
         w = self.expand(w, self.batch_shape(w))
         narrow = w["scale"].detach().amax(-1) < TWO_IMAGES
-        if bool(narrow.all()) or not bool(narrow.any()):
+        if narrow.is_meta or bool(narrow.all()) or not bool(narrow.any()):
             return self.log_prob(x.unsqueeze(1), w)
         groups = [narrow.nonzero().squeeze(1), (~narrow).nonzero().squeeze(1)]
         columns = [self.log_prob(x.unsqueeze(1), {k: v[group] for k, v in w.items()}) for group in groups]
@@ -144,10 +145,10 @@ class TorusWrappedNormal(Kernel):
         return wrapped_normal_entropy(w["scale"].expand(*w["scale"].shape[:-1], self.dim)).sum(-1)
 
     def fit(self, x: Tensor, weights: Tensor | None = None) -> Params:
-        average, wide, d = averages(weights), x.double(), self.dim
-        center = mean_angles(wide, average)
+        share, wide, d = shares(x, weights), x.double(), self.dim
+        center = mean_angles(wide, share)
         angle = wrap(wide - center)
-        second = average(angle.unsqueeze(-1) * angle.unsqueeze(-2))
+        second = average(share, angle.unsqueeze(-1) * angle.unsqueeze(-2))
         spread = second.diagonal().sqrt()
         least = torch.linalg.eigvalsh(second / (spread.unsqueeze(-1) * spread).clamp_min(1e-300))[0]
         if not float(spread.amin()) > 0 or (self.covariance == "full" and not float(least) > 1e-12):
@@ -167,7 +168,7 @@ class TorusWrappedNormal(Kernel):
 
         size = 2 * d if self.covariance == "diagonal" else 2 * d + len(rows)
         start = torch.zeros(size, dtype=torch.float64, device=x.device)
-        found = params(climb(lambda theta: average(self._log_prob(angle, params(theta))), start))
+        found = params(climb(lambda theta: share @ self._log_prob(angle, params(theta)), start))
         found["loc"] = wrap(found["loc"] + center)
         return {name: value.to(x) for name, value in found.items()}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +15,15 @@ from torch.distributions import constraints
 from .. import geometry
 from ..geometry import Shape
 from ..kernel import Kernel, Params, register_kernel
-from ..manifolds import Grassmann, SpecialOrthogonal, StarShaped, Torus, TorusOfRevolution, UnitQuaternions
+from ..manifolds import (
+    ChartManifold,
+    Grassmann,
+    SpecialOrthogonal,
+    StarShaped,
+    Torus,
+    TorusOfRevolution,
+    UnitQuaternions,
+)
 from ..measure import zeros_like_batch
 
 
@@ -23,6 +33,7 @@ from ..measure import zeros_like_batch
 @register_kernel(geoopt.Stiefel, "uniform")
 @register_kernel(Grassmann, "uniform")
 @register_kernel(Torus, "uniform")
+@register_kernel(ChartManifold, "uniform")
 @register_kernel(StarShaped, "uniform")
 @register_kernel(TorusOfRevolution, "uniform")
 class Uniform(Kernel):
@@ -67,9 +78,12 @@ class Uniform(Kernel):
     def infer_point_shape(cls, manifold: geoopt.Manifold, params: Mapping[str, Any]) -> Shape:
         raise ValueError(f"Expected point_shape= for the uniform law on {type(manifold).__name__}, such as point_shape=(3,).")
 
-    @property
+    @functools.cached_property
     def _log_volume(self) -> float:
-        return geometry.log_volume(self.manifold, self.point_shape)
+        value = geometry.log_volume(self.manifold, self.point_shape)
+        if value == math.inf:
+            raise ValueError(f"Expected a manifold of finite volume for the uniform law, got an infinite {self.manifold.name}.")
+        return value
 
     def _log_prob(self, x: Tensor, w: Params) -> Tensor:
         return zeros_like_batch(self.manifold, x) - self._log_volume

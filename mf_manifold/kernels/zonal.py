@@ -60,13 +60,16 @@ def chord_blocks(function: Any, x: Tensor, loc: Tensor, like: Tensor) -> Tensor:
     return by_blocks(block, len(x), len(loc), like)
 
 
-def around(manifold: geoopt.Manifold, loc: Tensor, depth: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Points at given ``1 - cos(angle)`` (*B) from ``loc`` (*B,D) in random directions, differentiable in both."""
+def around(manifold: geoopt.Manifold, loc: Tensor, near: Tensor, far: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Points at given ``1 - cos(angle)`` and ``1 + cos(angle)`` (*B) from ``loc`` (*B,D) in random directions, differentiable.
+
+    Either number has the digits of the angle where it is small; with one of them alone, samples would pile up at an end.
+    """
     noise = torch.randn(loc.shape, generator=generator, dtype=loc.dtype, device=loc.device)
     direction = geometry.project(manifold, noise - (noise * loc).sum(-1, keepdim=True) * loc)
-    depth = depth.unsqueeze(-1)
-    sine = (depth * (2 - depth)).clamp_min(torch.finfo(loc.dtype).tiny).sqrt()
-    return geometry.project(manifold, (1 - depth) * loc + sine * direction)
+    near, far = near.unsqueeze(-1), far.unsqueeze(-1)
+    sine = (near * far).clamp_min(torch.finfo(loc.dtype).tiny).sqrt()
+    return geometry.project(manifold, (far - near) / 2 * loc + sine * direction)
 
 
 class ZonalKernel(Kernel):

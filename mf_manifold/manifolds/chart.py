@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 
@@ -16,9 +17,12 @@ from .embedded import EmbeddedManifold, Parametrisation, reject
 from .star_shaped import numeric_log_volume
 
 Map = Callable[[Tensor], Tensor]
-GRID = 33  # starts a side, for a search of coordinates in a box
+GRID, MAX_STARTS = 33, 2**16  # starts a side and in all, for a search of coordinates in a box
+SAME = 1e-4  # relative difference of coordinates that are not the same
+CHECKED, WIDE = 64, (-4.0, 4.0)  # points at which coordinates are tried, and where in unbounded directions
 SEARCH_STEPS, POLISH_STEPS = 60, 4
 NODES = {1: 4096, 2: 400, 3: 60}
+BETWEEN_WALLS = 512  # nodes of the largest Gauss rule
 SLACK = 0.05  # how much above its largest value on a grid the log volume element is taken to reach
 
 
@@ -37,6 +41,12 @@ class ChartManifold(EmbeddedManifold):
         box: for each coordinate its least and largest value, None where it is unbounded; one period where it is periodic. With
             every side bounded the volume is finite and ``restricted_normal`` exists.
         starts: coordinates (K,d) to begin a search at; by default a grid in the box, 0 in unbounded coordinates.
+
+    Coordinates are tried at random points (in unbounded directions between -4 and 4); what happens elsewhere is not looked at.
+    A point that has more coordinates than ``periods`` and ``preimages`` say would have too small a density.
+
+    Raises:
+        ValueError: shapes that do not fit; coordinates that the embedding does not map back; a point with further coordinates.
 
     Measures: ``riemannian``, the Hausdorff measure :math:`\sqrt{\det J^T J}\, du`, and ``chart``, Lebesgue measure ``du``.
 
@@ -70,14 +80,45 @@ class ChartManifold(EmbeddedManifold):
         if len(sides) != dim:
             raise ValueError(f"Expected a box of {dim} pairs of numbers or None, got {len(sides)}.")
         self.box = [_side(*pair) for pair in zip(sides, self.periods, strict=True)]
-        example = embedding(torch.tensor([[0.0 if s is None else sum(s) / 2 for s in self.box]], dtype=torch.float64))
+        example = embedding(
+            torch.tensor([[0.0 if s is None else sum(s) / 2 for s in self.box]], dtype=torch.float64, device="cpu")
+        )
         if example.ndim != 2 or example.shape[0] != 1 or example.shape[1] < dim:
             raise ValueError(
                 f"Expected an embedding that maps coordinates (1, {dim}) to points (1, D) with D >= {dim}, got shape "
                 f"{tuple(example.shape)}. Index coordinates as u[..., i] and join with torch.stack([...], dim=-1)."
             )
         self.ambient_dim = int(example.shape[1])
-        self._starts = _default_starts(self.box) if starts is None else torch.as_tensor(starts).double().reshape(-1, dim)
+        self._given_starts = None if starts is None else torch.as_tensor(starts).double().reshape(-1, dim)
+        self._check_coordinates()
+
+    @functools.cached_property
+    def _starts(self) -> Tensor:
+        return _default_starts(self.box) if self._given_starts is None else self._given_starts
+
+    @torch.no_grad()
+    def _check_coordinates(self) -> None:
+        """Notice, at points drawn at random, coordinates that are not those of the point or not the only ones."""
+        noise = torch.rand(CHECKED, self.dim, dtype=torch.float64, device="cpu", generator=torch.Generator().manual_seed(0))
+        low, high = (
+            torch.tensor([WIDE[i] if s is None else s[i] for s in self.box], dtype=torch.float64, device="cpu") for i in (0, 1)
+        )
+        u = low + (high - low) * noise
+        x = self.embedding(u)
+        found = self.coordinates(x)
+        back = (self.embedding(found) - x).norm(dim=-1) <= SAME * (1 + x.norm(dim=-1))
+        defined = torch.isfinite(x).all(-1) & torch.isfinite(found).all(-1)
+        if self._coordinates is not None and bool((defined & ~back).any()):
+            raise ValueError("Expected coordinates with embedding(coordinates(x)) = x on the image, got others for some x.")
+        gap = found.unsqueeze(-2) - self.preimages(u)
+        gap = torch.stack([principal(gap[..., i], p) for i, p in enumerate(self.periods)], dim=-1)
+        other = defined & back & (gap.norm(dim=-1) > SAME * (1 + u.norm(dim=-1, keepdim=True))).all(-1)
+        if bool(other.any()):
+            row = int(other.nonzero()[0])
+            raise ValueError(
+                "Expected an embedding that takes each point once, but for periods and preimages; got the same point at "
+                f"{u[row].tolist()} and {found[row].tolist()}. State periods= or preimages=."
+            )
 
     def jacobian(self, u: Tensor) -> Tensor:
         """Derivative of the embedding; (*B,d) -> (*B,D,d)."""
@@ -113,7 +154,7 @@ class ChartManifold(EmbeddedManifold):
         with torch.no_grad():
             flat = x.detach().reshape(-1, self.ambient_dim)
             found = self._gauss_newton(flat, self.coordinates(flat), POLISH_STEPS).reshape(*x.shape[:-1], self.dim)
-        return self.embedding(self._newton_step(x, found))
+        return self.embedding(self._between_walls(self._newton_step(x, found)))
 
     def offset(self, x: Tensor) -> Tensor:
         return (x - self.closest(x)).norm(dim=-1)
@@ -149,11 +190,23 @@ class ChartManifold(EmbeddedManifold):
             parts.append(v if period is None or side is None else v - period * torch.floor((v - side[0]) / period))
         return torch.stack(parts, dim=-1)
 
+    def _between_walls(self, u: Tensor) -> Tensor:
+        """Coordinates moved to the box where it has walls."""
+        pairs = zip(self.box, self.periods, strict=True)
+        walls = [(-math.inf, math.inf) if side is None or period is not None else side for side, period in pairs]
+        low, high = torch.tensor(walls, dtype=u.dtype, device=u.device).unbind(-1)
+        return torch.minimum(torch.maximum(u, low), high)
+
     def parametrisation(self) -> Parametrisation:
         if any(side is None for side in self.box):
             return super().parametrisation()
         lower, upper = ([side[i] for side in self.box if side is not None] for i in (0, 1))
         return Parametrisation(lower, upper, [p is not None for p in self.periods], self.embedding, self.half_logdet)
+
+
+def principal(delta: Tensor, period: float | None) -> Tensor:
+    """The representative of a difference that is at most half a period long."""
+    return delta if period is None else delta - period * torch.round(delta.detach() / period)
 
 
 def _side(side: tuple[float, float] | None, period: float | None) -> tuple[float, float] | None:
@@ -166,8 +219,10 @@ def _side(side: tuple[float, float] | None, period: float | None) -> tuple[float
 
 
 def _default_starts(box: Sequence[tuple[float, float] | None]) -> Tensor:
-    steps = torch.linspace(0, 1, GRID, dtype=torch.float64)
-    sides = [torch.zeros(1, dtype=torch.float64) if s is None else s[0] + (s[1] - s[0]) * steps for s in box]
+    bounded = sum(side is not None for side in box)
+    count = GRID if bounded <= 3 else max(1, int(MAX_STARTS ** (1 / bounded)))
+    steps = torch.linspace(0, 1, count, dtype=torch.float64, device="cpu")
+    sides = [torch.zeros(1, dtype=torch.float64, device="cpu") if s is None else s[0] + (s[1] - s[0]) * steps for s in box]
     return torch.cartesian_prod(*sides).reshape(-1, len(sides))
 
 
@@ -205,9 +260,14 @@ def least_squares(jacobian: Tensor, residual: Tensor) -> Tensor:
 def _(manifold: ChartManifold, point_shape: Shape) -> float:
     if any(side is None for side in manifold.box):
         return math.inf
-    if manifold.dim > 3:
-        raise NotImplementedError("The volume of a chart is computed in up to 3 dimensions only.")
-    return numeric_log_volume(manifold, [NODES[manifold.dim]] * manifold.dim)
+    counts = [_nodes(manifold) if period else min(_nodes(manifold), BETWEEN_WALLS) for period in manifold.periods]
+    return numeric_log_volume(manifold, counts)
+
+
+def _nodes(manifold: ChartManifold) -> int:
+    if manifold.dim not in NODES:
+        raise NotImplementedError("The volume of a chart, and uniform samples, exist in up to 3 dimensions only.")
+    return NODES[manifold.dim]
 
 
 @geometry.sample_uniform.register(ChartManifold)
@@ -221,8 +281,10 @@ def _(
     device: torch.device | str | None = None,
 ) -> Tensor:
     chart = manifold.parametrisation()
-    steps = torch.cartesian_prod(*[torch.linspace(0, 1, NODES[manifold.dim] + 1, dtype=torch.float64)] * manifold.dim)
-    sides = torch.tensor([chart.lower, chart.upper], dtype=torch.float64)
+    steps = torch.cartesian_prod(
+        *[torch.linspace(0, 1, _nodes(manifold) + 1, dtype=torch.float64, device="cpu")] * manifold.dim
+    )
+    sides = torch.tensor([chart.lower, chart.upper], dtype=torch.float64, device="cpu")
     bound = float(chart.log_area(sides[0] + (sides[1] - sides[0]) * steps.reshape(-1, manifold.dim)).amax()) + SLACK
 
     def propose(count: int) -> tuple[Tensor, Tensor]:
@@ -235,6 +297,14 @@ def _(
         return chart.embed(u), noise[:, -1].log() < log_rate
 
     return reject(propose, sample_shape)
+
+
+@geometry.violations.register(ChartManifold)
+def _(manifold: ChartManifold, x: Tensor) -> list[tuple[str, Tensor]]:
+    found = geometry.violations.dispatch(EmbeddedManifold)(manifold, x)
+    if manifold._coordinates is None:
+        found = [("are off it, or their coordinates were not found (state coordinates= or starts=)", found[0][1])]
+    return found
 
 
 def _angular(manifold: ChartManifold) -> list[bool]:

@@ -46,9 +46,7 @@ def cylinder(radius: float = 1.0) -> ChartManifold:
     def coordinates(x: Tensor) -> Tensor:
         return torch.stack([torch.atan2(x[..., 1], x[..., 0]), x[..., 2]], dim=-1)
 
-    return ChartManifold(
-        embedding, 2, coordinates=coordinates, periods=[2 * math.pi, None], box=[(-math.pi, math.pi), None]
-    )
+    return ChartManifold(embedding, 2, coordinates=coordinates, periods=[2 * math.pi, None], box=[(-math.pi, math.pi), None])
 
 
 @register_surface("swiss_roll")

@@ -83,6 +83,14 @@ def from_partial_coordinates(z: Tensor) -> Tensor:
     return _unit_diagonal(factor @ factor.mT)
 
 
+def full_rank(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Correlation matrices in ``dtype``; what would be singular to rounding is moved a few roundings towards the identity."""
+    rounded = x.to(dtype)
+    singular = ~factor_or_identity(rounded)[1]
+    shrunk = _unit_diagonal((1 - 4 * x.shape[-1] * torch.finfo(dtype).eps) * rounded)
+    return torch.where(singular[..., None, None], shrunk, rounded)
+
+
 def _unit_diagonal(x: Tensor) -> Tensor:
     return sym(x).tril(-1) + sym(x).triu(1) + torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
 
@@ -155,7 +163,7 @@ class Correlation(geoopt.Manifold):  # type: ignore[misc]
         return ok, None if ok else "a tangent matrix is not symmetric with zeros on the diagonal"
 
     def expmap(self, x: Tensor, u: Tensor) -> Tensor:
-        return from_partial_coordinates(partial_coordinates(x) + _velocity_to_coordinates(x, u)).to(x.dtype)
+        return full_rank(from_partial_coordinates(partial_coordinates(x) + _velocity_to_coordinates(x, u)), x.dtype)
 
     retr = expmap
 
@@ -268,7 +276,7 @@ def _(manifold: Correlation, point_shape: Shape) -> int:
 
 @geometry.from_raw.register(Correlation)
 def _(manifold: Correlation, raw: Tensor, point_shape: Shape) -> Tensor:
-    return from_partial_coordinates(raw)
+    return full_rank(from_partial_coordinates(raw.double()), raw.dtype)
 
 
 @geometry.to_raw.register(Correlation)
@@ -284,7 +292,7 @@ def _(manifold: Correlation, x: Tensor) -> list[tuple[str, Tensor]]:
     # a matrix that is singular to rounding is infinitely far: it counts as off by more than any tolerance
     return [
         ("are not symmetric by |X - X^T|", (x - x.mT).abs().amax((-2, -1))),
-        ("have diagonal entries that are not 1, off by", diagonal),
+        ("have diagonal entries that are not 1 (divide covariances by standard deviations first), off by", diagonal),
         ("are not positive definite (1 - smallest eigenvalue)", torch.where(full_rank, 0 * smallest, 1 - smallest)),
     ]
 

@@ -40,11 +40,11 @@ class Ellipsoid(StarShaped):
         axes = tuple(float(a) for a in semi_axes)
         if len(axes) < 2 or not all(0 < a < math.inf for a in axes):
             raise ValueError(f"Expected at least 2 positive semi-axes, got {list(axes)}.")
-        super().__init__(self._no_radius, len(axes))
         self.semi_axes = axes
+        super().__init__(self._radius, len(axes))
         self.continuous_projection = axes.count(min(axes)) > 1  # the medial axis then has no side that a path could change
 
-    def _no_radius(self, u: Tensor) -> Tensor:
+    def _radius(self, u: Tensor) -> Tensor:
         return 1 / self.gauge(u)
 
     def axes(self, x: Tensor) -> Tensor:
@@ -139,11 +139,12 @@ def _mean_root(weights: Sequence[float]) -> float:
     With z normal, ``E sqrt(q(z)) = int (1 - prod_i (1 + 2 weights_i t)^(-1/2)) t^(-3/2) dt / (2 sqrt pi)``; ``t = exp(v)``.
     """
     step = 0.125
-    v = torch.arange(-75.0, 75.0, step, dtype=torch.float64)
-    logs = torch.stack([torch.log1p(2 * w * v.exp()) for w in weights]).sum(0) / 2
+    v = torch.arange(-75.0, 75.0, step, dtype=torch.float64, device="cpu")
+    largest = max(weights)  # whose term alone is between 1 / sqrt(D) and the whole
+    logs = torch.stack([torch.log1p(2 * w / largest * v.exp()) for w in weights]).sum(0) / 2
     integral = float((-torch.expm1(-logs) * torch.exp(-v / 2)).sum()) * step / (2 * math.sqrt(math.pi))
     half = len(weights) / 2
-    return integral / (math.sqrt(2) * math.exp(math.lgamma(half + 0.5) - math.lgamma(half)))
+    return math.sqrt(largest) * integral / (math.sqrt(2) * math.exp(math.lgamma(half + 0.5) - math.lgamma(half)))
 
 
 register_config("Ellipsoid", lambda config: Ellipsoid(config["semi_axes"]))

@@ -48,9 +48,7 @@ class EmbeddedManifold(geoopt.Manifold):  # type: ignore[misc]
         """Coordinates in a box that cover the manifold, where it is compact and such are known."""
         raise NotImplementedError(f"{self.name} has no coordinates in a bounded box here: nothing integrates over it.")
 
-    def _check_point_on_manifold(
-        self, x: Tensor, *, atol: float = 1e-5, rtol: float = 1e-5
-    ) -> tuple[bool, str | None]:
+    def _check_point_on_manifold(self, x: Tensor, *, atol: float = 1e-5, rtol: float = 1e-5) -> tuple[bool, str | None]:
         ok = bool((self.offset(x) <= atol).all())
         return ok, None if ok else f"a point is off the manifold by more than {atol}"
 
@@ -159,7 +157,8 @@ def _(manifold: EmbeddedManifold, x: Tensor) -> Tensor:
 
 @geometry.violations.register(EmbeddedManifold)
 def _(manifold: EmbeddedManifold, x: Tensor) -> list[tuple[str, Tensor]]:
-    return [("are off it by their distance", manifold.offset(x))]
+    # where a chart has no coordinates their distance is NaN, which would pass as small
+    return [("are off it by their distance", manifold.offset(x).nan_to_num(nan=math.inf, posinf=math.inf))]
 
 
 @geometry.log_volume.register(EmbeddedManifold)

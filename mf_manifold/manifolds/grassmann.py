@@ -11,13 +11,14 @@ from torch import Tensor
 
 from .. import geometry
 from ..geometry import Shape
-from ..linalg import sym_sqrtm
+from ..linalg import sym, sym_sqrtm
 from ..measure import register_measure, zeros_like_batch
 from ..special import log_sinc_abs
 from . import register_config
 from .frames import complement, log_multigamma, off_orthonormal, polar, rotated
 
-_HALVINGS, _ARCTAN_TERMS = 3, 12
+_HALVINGS, _ARCTAN_TERMS, _POLAR_STEPS = 3, 12, 10
+_NEAREST = 1e-8  # of the cosine of an angle to 0, where the shortest geodesic is not unique
 
 
 def _angles(x: Tensor, y: Tensor) -> Tensor:
@@ -38,6 +39,21 @@ def _arctan(t: Tensor) -> Tensor:
     for j in reversed(range(_ARCTAN_TERMS)):
         total = (-1) ** j / (2 * j + 1) * eye + square @ total
     return 2**_HALVINGS * t @ total
+
+
+def _off_the_cut(inner: Tensor) -> Tensor:
+    """Cosines of right angles, of which the polar factor would not be unique, raised to that of a nearby angle."""
+    left, values, right = torch.linalg.svd(inner.detach())
+    return inner + (left * (values.clamp_min(_NEAREST) - values).unsqueeze(-2)) @ right
+
+
+def _rotation(x: Tensor) -> Tensor:
+    """Polar factor of square matrices by Newton's iteration, whose derivatives exist at repeated singular values."""
+    for _ in range(_POLAR_STEPS):
+        inverse = torch.linalg.inv(x).mT
+        scale = (inverse.detach().norm(dim=(-2, -1), keepdim=True) / x.detach().norm(dim=(-2, -1), keepdim=True)).sqrt()
+        x = (scale * x + inverse / scale) / 2
+    return x
 
 
 class Grassmann(geoopt.Manifold):  # type: ignore[misc]
@@ -82,8 +98,12 @@ class Grassmann(geoopt.Manifold):  # type: ignore[misc]
         return polar(x + u)
 
     def logmap(self, x: Tensor, y: Tensor) -> Tensor:
-        inner = x.mT @ y
-        return _arctan(torch.linalg.solve(inner, y - x @ inner, left=False))
+        wide, other = x.double(), y.double()
+        inner = wide.mT @ other
+        turn = _rotation(_off_the_cut(inner)).mT
+        cosines, sines = sym(inner @ turn), (other - wide @ inner) @ turn  # of the basis of y that is nearest to x
+        eye = torch.eye(x.shape[-1], dtype=wide.dtype, device=x.device)
+        return (2 * _arctan(torch.linalg.solve(eye + cosines, sines, left=False))).to(x.dtype)
 
     def dist(self, x: Tensor, y: Tensor, *, keepdim: bool = False) -> Tensor:
         length = torch.linalg.vector_norm(_angles(x, y), dim=-1)

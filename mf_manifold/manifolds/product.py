@@ -51,8 +51,7 @@ def _raw_dims(manifold: Product) -> list[int]:
 def _(manifold: Product, point_shape: Shape) -> None:
     if tuple(point_shape) != (manifold.n_elements,):
         raise ValueError(
-            f"Expected the point shape ({manifold.n_elements},) of the product's flattened parts, "
-            f"got {tuple(point_shape)}."
+            f"Expected the point shape ({manifold.n_elements},) of the product's flattened parts, got {tuple(point_shape)}."
         )
     for part, shape in zip(manifold.manifolds, manifold.shapes, strict=True):
         geometry.check_manifold(part, shape)

@@ -204,8 +204,9 @@ def _(manifold: Simplex, x: Tensor) -> Tensor:
 def _(manifold: Simplex, x: Tensor) -> list[tuple[str, Tensor]]:
     smallest = x.amin(-1)
     # a part of zero is infinitely far from every point: it counts as off by more than any tolerance
+    amount = torch.where(smallest > 0, 0 * smallest, 1 - smallest)
     return [
-        ("have a part that is not positive (1 - smallest part)", torch.where(smallest > 0, 0 * smallest, 1 - smallest)),
+        ("have a part that is zero or negative (give zeros a small share first; 1 - smallest part)", amount),
         ("do not sum to one, off by", (x.sum(-1) - 1).abs()),
     ]
 

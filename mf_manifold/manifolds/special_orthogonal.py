@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .. import geometry, quaternions
+from ..curved import sinc_sqrt
 from ..geometry import Shape
 from ..measure import register_measure, zeros_like_batch
 from ..orthogonal import (
@@ -24,7 +25,6 @@ from ..orthogonal import (
 )
 from ..special import log_sinc_abs
 from . import register_config
-from .sphere import sinc_sqrt
 
 
 class SpecialOrthogonal(geoopt.Manifold):  # type: ignore[misc]

@@ -42,6 +42,14 @@ class StarShaped(EmbeddedManifold):
         if ambient_dim < 2:
             raise ValueError(f"Expected a star-shaped surface in at least 2 dimensions, got ambient_dim={ambient_dim}.")
         self.radius, self.ambient_dim, self.dim = radius, ambient_dim, ambient_dim - 1
+        axes = torch.eye(ambient_dim, dtype=torch.float64, device="cpu")
+        example = radius(torch.cat([axes, -axes]))
+        if example.shape != (2 * ambient_dim,) or not bool((example > 0).all()):
+            raise ValueError(
+                f"Expected a radius that maps unit vectors ({2 * ambient_dim}, {ambient_dim}) to positive numbers "
+                f"({2 * ambient_dim},), got shape {tuple(example.shape)} and the least number {float(example.min()):.3g}. "
+                "Index components as u[..., i]."
+            )
 
     def gauge(self, x: Tensor) -> Tensor:
         """The factor ``g`` by which ``x`` is farther out than the surface: ``x / g(x)`` is on it; (*B,D) -> (*B)."""

@@ -39,9 +39,7 @@ class Torus(geoopt.Manifold):  # type: ignore[misc]
     ndim = 1
     reversible = True
 
-    def _check_point_on_manifold(
-        self, x: Tensor, *, atol: float = 1e-5, rtol: float = 1e-5
-    ) -> tuple[bool, str | None]:
+    def _check_point_on_manifold(self, x: Tensor, *, atol: float = 1e-5, rtol: float = 1e-5) -> tuple[bool, str | None]:
         ok = bool(torch.isfinite(x).all())
         return ok, None if ok else "an angle is not finite"
 

@@ -19,8 +19,8 @@ from .embedded import EmbeddedManifold, Fibre, Parametrisation, hypersurface_fra
 class TorusOfRevolution(EmbeddedManifold):
     """The points of R^3 at the distance ``minor`` from a circle of radius ``major`` around the third axis.
 
-    Not the flat torus ``mf.manifolds.Torus``: points are in space, the area is ``4 pi^2 major minor``. The closest point is not
-    unique on the circle inside the tube and on the axis.
+    Not the flat torus ``mf.manifolds.Torus``: points are in space, the area is ``4 pi^2 major minor``. On the circle inside the
+    tube and on the axis the closest point is not unique; :func:`mf_manifold.geometry.project` takes one of them.
 
     >>> import math, mf_manifold as mf
     >>> ring = mf.manifolds.TorusOfRevolution(major=2.0, minor=0.5)
@@ -39,10 +39,8 @@ class TorusOfRevolution(EmbeddedManifold):
 
     def _polar(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Direction (*B,2) around the axis, and the meridian coordinates relative to the circle, (*B) each."""
-        flat = x[..., :2]
-        tiny = torch.finfo(x.dtype).tiny ** 0.5
-        radius = flat.norm(dim=-1).clamp_min(tiny)
-        return flat / radius.unsqueeze(-1), radius - self.major, x[..., 2]
+        around = _direction(x[..., :2])
+        return around, (x[..., :2] * around).sum(-1) - self.major, x[..., 2]
 
     def _point(self, around: Tensor, tube: Tensor) -> Tensor:
         """The point at a unit vector around the axis and one around the tube, (*B,2) each."""
@@ -50,8 +48,7 @@ class TorusOfRevolution(EmbeddedManifold):
 
     def _tube(self, x: Tensor) -> tuple[Tensor, Tensor]:
         around, outward, upward = self._polar(x)
-        eps = torch.finfo(x.dtype).tiny ** 0.5
-        return around, torch.nn.functional.normalize(torch.stack([outward, upward], dim=-1), dim=-1, eps=eps)
+        return around, _direction(torch.stack([outward, upward], dim=-1))
 
     def closest(self, x: Tensor) -> Tensor:
         return self._point(*self._tube(x))
@@ -86,6 +83,13 @@ class TorusOfRevolution(EmbeddedManifold):
             return torch.log(self.minor * (self.major + self.minor * p[..., 1].cos()))
 
         return Parametrisation([0.0, 0.0], [2 * math.pi] * 2, [True, True], embed, log_area)
+
+
+def _direction(v: Tensor) -> Tensor:
+    """Unit vectors of planar ones; of those too short to have a direction, the first axis."""
+    short = (v.abs().amax(-1, keepdim=True) < torch.finfo(v.dtype).tiny ** 0.5).expand_as(v)
+    first = torch.cat([torch.ones_like(v[..., :1]), torch.zeros_like(v[..., 1:])], dim=-1)
+    return torch.nn.functional.normalize(torch.where(short, first, v), dim=-1, eps=0.0)
 
 
 register_config("TorusOfRevolution", lambda config: TorusOfRevolution(config["major"], config["minor"]))
@@ -129,8 +133,7 @@ def _(manifold: TorusOfRevolution, point_shape: Shape) -> int:
 
 @geometry.from_raw.register(TorusOfRevolution)
 def _(manifold: TorusOfRevolution, raw: Tensor, point_shape: Shape) -> Tensor:
-    eps = torch.finfo(raw.dtype).tiny ** 0.5
-    around, tube = (torch.nn.functional.normalize(part, dim=-1, eps=eps) for part in raw.split(2, dim=-1))
+    around, tube = (_direction(part) for part in raw.split(2, dim=-1))
     return manifold._point(around, tube)
 
 

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from .. import geometry, quaternions
+from ..curved import cos_sqrt, sinc_sqrt
 from ..geometry import Shape
 from ..measure import register_measure, zeros_like_batch
 from ..orthogonal import log_volume
 from ..special import log_sinc_abs
 from . import register_config
 from .special_orthogonal import SpecialOrthogonal
-from .sphere import cos_sqrt, sinc_sqrt
 
 
 class UnitQuaternions(geoopt.Manifold):  # type: ignore[misc]

@@ -74,6 +74,8 @@ def check_centered(
     center, count = kernel_density(kernel, params).center, 4096
     w = kernel.centered(center, torch.tensor(scale, dtype=torch.float64))
     draws = kernel_density(kernel, w).sample(count, generator_for(seed))
+    if kernel.antipodal:  # folded to a hemisphere already, maybe to that of -center
+        draws = torch.where((draws * center).sum(-1, keepdim=True) >= 0, draws, -draws)
     demand(bool(torch.isfinite(kernel.log_prob(center, w))), "log_prob at the centre is not finite")
     distance2, d = distance(metric or kernel.manifold, draws, center).square(), kernel.dim
     if median:  # of a chi-square law, within 3 % (Wilson and Hilferty)

@@ -1,190 +1,18 @@
-"""Writes frames.json: log densities on the simplex, correlation matrices and frames from their definitions, by mpmath.
+"""Writes frames.json: log densities of frames and subspaces from their definitions, by mpmath.
 
 Run ``python tests/references/frames.py`` from the root of the repository.
 """
 
 from __future__ import annotations
 
-import json
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common import Row, exact, row, write
 from mpmath import mp, mpf
 
-mp.dps = 50
-Row = dict[str, Any]
-RNG = np.random.default_rng(5)
-
-
-def row(manifold: str, kernel: str, params: dict[str, Any], x: Any, measure: str, log_prob: Any) -> Row:
-    """One line of the file; parameters and points are float64."""
-    plain = {k: np.asarray(v, dtype=float).tolist() for k, v in params.items()}
-    point = np.asarray(x, dtype=float).tolist()
-    return {
-        "manifold": {"type": manifold},
-        "kernel": kernel,
-        "params": plain,
-        "x": point,
-        "measure": measure,
-        "log_prob": float(log_prob),
-    }
-
-
-def exact(values: Any) -> Any:
-    """Float64 numbers as mpmath numbers."""
-    array = np.asarray(values, dtype=float)
-    return mp.matrix(array.tolist()) if array.ndim == 2 else [mpf(float(v)) for v in array]
-
-
-# Simplex: densities with respect to Lebesgue measure on all parts but the last.
-
-
-def closed(x: Any) -> list[Any]:
-    parts = exact(x)
-    total = mp.fsum(parts)
-    return [v / total for v in parts]
-
-
-def dirichlet(alpha: Any, x: Any) -> Any:
-    a, parts = exact(alpha), closed(x)
-    constant = mp.loggamma(mp.fsum(a)) - mp.fsum(mp.loggamma(v) for v in a)
-    return constant + mp.fsum((v - 1) * mp.log(p) for v, p in zip(a, parts, strict=True))
-
-
-def log_ratios(x: Any) -> list[Any]:
-    """Balances of the geometric mean of the first j parts against the next one."""
-    logs = [mp.log(v) for v in closed(x)]
-    return [mp.sqrt(mpf(j) / (j + 1)) * (mp.fsum(logs[:j]) / j - logs[j]) for j in range(1, len(logs))]
-
-
-def normal(delta: list[Any], covariance: Any) -> Any:
-    vector = mp.matrix(delta)
-    exponent = (vector.T * mp.lu_solve(covariance, vector))[0]
-    return -exponent / 2 - mp.log(mp.det(covariance)) / 2 - len(delta) * mp.log(2 * mp.pi) / 2
-
-
-def difference(a: list[Any], b: list[Any]) -> list[Any]:
-    return [u - v for u, v in zip(a, b, strict=True)]
-
-
-def diagonal(scale: Any, size: int) -> Any:
-    s = np.broadcast_to(np.asarray(scale, dtype=float), (size,))
-    return mp.diag([mpf(float(v)) ** 2 for v in s])
-
-
-def logistic_normal(loc: Any, covariance: Any, x: Any) -> Any:
-    value = normal(difference(log_ratios(x), log_ratios(loc)), covariance)
-    return value - mp.log(len(x)) / 2 - mp.fsum(mp.log(v) for v in closed(x))
-
-
-def composition(logs: Any) -> Any:
-    parts = np.exp(np.asarray(logs, dtype=float))
-    return parts / parts.sum()
-
-
-def simplex_rows() -> list[Row]:
-    rows = []
-    for size in (2, 3, 10, 50):
-        for level in (1e-3, 0.3, 1.0, 40.0, 1e4, 1e8, 1e12):
-            alpha = np.clip(level * RNG.uniform(0.5, 2.0, size), 1e-3, 1e12)
-            noise = min(6.0, 3 / math.sqrt(level))
-            x = composition(np.log(alpha) + noise * RNG.normal(size=size))
-            rows.append(row("Simplex", "dirichlet", {"concentration": alpha}, x, "lebesgue", dirichlet(alpha, x)))
-    uneven = np.array([1e-3, 1.0, 1e8])
-    far = np.array([1e-30, 0.5, 0.5])
-    rows.append(row("Simplex", "dirichlet", {"concentration": uneven}, far, "lebesgue", dirichlet(uneven, far)))
-    for size in (2, 4, 12):
-        for s in (1e-4, 0.05, 1.0, 20.0):
-            loc = composition(RNG.normal(size=size))
-            x = composition(np.log(loc) + min(s, 8.0) * RNG.normal(size=size))
-            value = logistic_normal(loc, diagonal(s, size - 1), x)
-            rows.append(row("Simplex", "logistic_normal", {"loc": loc, "scale": [s]}, x, "lebesgue", value))
-    root = RNG.normal(size=(3, 3)) * np.array([1e-2, 1.0, 10.0])
-    cov = root @ root.T + 1e-4 * np.eye(3)
-    loc, x = composition([1.0, -2.0, 0.5, 3.0]), composition([2.0, -1.0, 0.7, 1.0])
-    params = {"loc": loc, "covariance_matrix": cov}
-    rows.append(row("Simplex", "logistic_normal", params, x, "lebesgue", logistic_normal(loc, exact(cov), x)))
-    return rows
-
-
-# Correlation matrices: densities with respect to Lebesgue measure on the entries below the diagonal.
-
-
-def partial(x: Any, i: int, j: int) -> Any:
-    """Correlation of variables i and j given all before j, by inverting the block of the variables involved."""
-    index = [*range(j), j, i]
-    block = mp.matrix([[x[a, b] for b in index] for a in index])
-    inverse = block**-1
-    n = len(index)
-    return -inverse[n - 2, n - 1] / mp.sqrt(inverse[n - 2, n - 2] * inverse[n - 1, n - 1])
-
-
-def fisher_z(x: Any) -> tuple[list[Any], Any]:
-    """Coordinates row by row and the log density of dz with respect to the entries."""
-    matrix = exact(x)
-    p = matrix.rows
-    z, log_jacobian = [], mpf(0)
-    for i in range(1, p):
-        for j in range(i):
-            c = partial(matrix, i, j)
-            z.append(mp.atanh(c))
-            # dX = prod (1 - c^2)^((p - 2 - j) / 2) dc and dc = (1 - c^2) dz
-            log_jacobian -= (mpf(p - 2 - j) / 2 + 1) * mp.log(1 - c * c)
-    return z, log_jacobian
-
-
-def partial_normal(loc: Any, covariance: Any, x: Any) -> Any:
-    z, log_jacobian = fisher_z(x)
-    return normal(difference(z, fisher_z(loc)[0]), covariance) + log_jacobian
-
-
-def lkj(eta: float, x: Any) -> Any:
-    """Constant of the vine: p - 1 - j partial correlations given j others, each Beta(b, b) on (-1, 1)."""
-    matrix, e = exact(x), mpf(float(eta))
-    p = matrix.rows
-    log_c = mpf(0)
-    for j in range(p - 1):
-        b = e + mpf(p - 2 - j) / 2
-        log_c += (p - 1 - j) * ((2 * b - 1) * mp.log(2) + 2 * mp.loggamma(b) - mp.loggamma(2 * b))
-    return (e - 1) * mp.log(mp.det(matrix)) - log_c
-
-
-def correlation(spread: float, size: int) -> Any:
-    factor = np.tril(spread * RNG.normal(size=(size, size)), -1) + np.eye(size)
-    factor /= np.linalg.norm(factor, axis=1, keepdims=True)
-    x = factor @ factor.T
-    x = (x + x.T) / 2
-    np.fill_diagonal(x, 1.0)
-    return x
-
-
-def correlation_rows() -> list[Row]:
-    rows = []
-    for size in (2, 3, 6, 12):
-        for eta in (0.5, 1.0, 7.0, 1e3, 1e6, 1e8):
-            x = correlation(min(2.0, 1.5 / math.sqrt(eta)), size)
-            rows.append(row("Correlation", "lkj", {"concentration": eta}, x, "lebesgue", lkj(eta, x)))
-    for size in (2, 3, 5):
-        for s in (1e-4, 0.1, 1.0, 5.0):
-            loc = correlation(0.7, size)
-            near = correlation(0.7, size)
-            mix = min(1.0, s)
-            x = (1 - mix) * loc + mix * near
-            np.fill_diagonal(x, 1.0)
-            value = partial_normal(loc, diagonal(s, size * (size - 1) // 2), x)
-            params = {"loc": loc, "scale": [s]}
-            rows.append(row("Correlation", "partial_correlation_normal", params, x, "lebesgue", value))
-    root = RNG.normal(size=(3, 3)) * np.array([1e-2, 1.0, 3.0])
-    cov = root @ root.T + 1e-4 * np.eye(3)
-    loc, x = correlation(0.7, 3), correlation(3.0, 3)
-    params = {"loc": loc, "covariance_matrix": cov}
-    rows.append(row("Correlation", "partial_correlation_normal", params, x, "lebesgue", partial_normal(loc, exact(cov), x)))
-    return rows
-
-
-# Frames and subspaces: densities with respect to the uniform probability.
+RNG = np.random.default_rng(7)
 
 
 def orthonormal(x: Any) -> Any:
@@ -351,10 +179,5 @@ def frame_rows() -> list[Row]:
     return rows
 
 
-def main() -> None:
-    content = {"tolerance": 1e-9, "rows": [*simplex_rows(), *correlation_rows(), *frame_rows()]}
-    Path(__file__).with_suffix(".json").write_text(json.dumps(content).replace("}, {\"manifold", "},\n{\"manifold"))
-
-
 if __name__ == "__main__":
-    main()
+    write(__file__, frame_rows())

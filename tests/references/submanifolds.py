@@ -92,7 +92,7 @@ def random_covariance(size: int, scale: float, condition: float) -> list[list[fl
 
 
 def spreads(size: int) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = [{"scale": s} for s in (1e-5, 1e-3, 0.05, 0.7, 20.0, 1e3)]
+    found: list[dict[str, Any]] = [{"scale": s} for s in (1e-5, 0.05, 1e3)]
     found += [{"covariance_matrix": random_covariance(size, s, c)} for s, c in ((1e-3, 1e6), (0.3, 10.0))]
     return found
 
@@ -151,26 +151,26 @@ def projected_on_torus(major: float, minor: float, params: dict[str, Any], x: li
 
 
 def surfaces() -> None:
-    for axes in ([2.0, 1.0], [1.0, 30.0], [1.5, 0.8, 1.0], [3.0, 1.0, 1.0]):
+    for axes in ([1.0, 30.0], [1.5, 0.8, 1.0], [3.0, 1.0, 1.0]):
         manifold, size = Ellipsoid(axes), len(axes)
-        for spread, far in itertools.product(spreads(size), (0.02, 2.0)):
+        for i, spread in enumerate(spreads(size)):
             u = [RANDOM.gauss(0, 1) for _ in axes]
             x = ellipsoid_point(axes, u)
             width = spread.get("scale", 0.3)
-            loc = [v * RANDOM.choice([0.9, 1.0, 1.3]) if far > 1 else v + width * RANDOM.gauss(0, 1) for v in x]
+            loc = [v * RANDOM.choice([0.9, 1.0, 1.3]) if i % 2 else v + width * RANDOM.gauss(0, 1) for v in x]
             params = {"loc": loc, **spread}
             add(manifold, "projected_normal", params, x, projected_on_ellipsoid(axes, params, x))
             add(manifold, "radial_normal", params, x, radial_on_ellipsoid(axes, params, x))
-    for dim in (8, 20, 64):
+    for dim in (20, 64):
         axes = [1.0 + (i % 3) for i in range(dim)]
-        for scale, side in ((0.01, 1.0), (1.0, 1.0), (1.0, -1.0)):
+        for scale, side in ((1e-5, 1.0), (0.01, 1.0), (1.0, -1.0), (1e3, 1e5)):
             x = ellipsoid_point(axes, [RANDOM.gauss(0, 1) for _ in axes])
             params = {"loc": [side * v + 0.1 * scale * RANDOM.gauss(0, 1) for v in x], "scale": scale}
             add(Ellipsoid(axes), "radial_normal", params, x, radial_on_ellipsoid(axes, params, x))
             if dim <= 20:
                 add(Ellipsoid(axes), "projected_normal", params, x, projected_on_ellipsoid(axes, params, x))
     for major, minor in ((2.0, 0.7), (1.0, 0.99)):
-        for spread, angle in itertools.product(spreads(3), (0.4, 3.0)):
+        for spread, angle in zip(spreads(3), itertools.cycle((0.4, 3.0)), strict=False):
             phi = RANDOM.uniform(-3, 3)
             ring = major + minor * math.cos(angle)
             x = [ring * math.cos(phi), ring * math.sin(phi), minor * math.sin(angle)]
@@ -231,7 +231,7 @@ def pushed_forward(name: str, params: dict[str, Any], x: list[float]) -> Any:
 def charts() -> None:
     for name, (embed, _, periods) in CHARTS.items():
         dim = len(periods)
-        choices: list[dict[str, Any]] = [{"scale": [s] * dim} for s in (1e-4, 0.5, 3.0)]
+        choices: list[dict[str, Any]] = [{"scale": [s] * dim} for s in (1e-4, 3.0)]
         if dim == 2:
             choices += [{"covariance_matrix": random_covariance(2, s, c)} for s, c in ((1e-3, 1e6), (0.6, 20.0))]
         for spread in choices:
@@ -282,5 +282,6 @@ if __name__ == "__main__":
     for part in (surfaces, affine, charts, restricted):
         part()
     path = Path(__file__).with_suffix(".json")
-    path.write_text(json.dumps({"tolerance": 1e-9, "rows": ROWS}, indent=1) + "\n")
+    lines = ",\n".join(json.dumps(row) for row in ROWS)
+    path.write_text(f'{{"tolerance": 1e-9, "rows": [\n{lines}\n]}}\n')
     print(f"{len(ROWS)} rows in {path}")

@@ -1,4 +1,4 @@
-"""Write `zonal.json`: log densities of zonal and tangent-normal laws on spheres by mpmath, from their definitions.
+"""Write `zonal.json`: log densities of laws around a point of the sphere by mpmath, from their definitions.
 
 Run as `python tests/references/zonal.py`; it takes a minute or two.
 """
@@ -6,6 +6,7 @@ Run as `python tests/references/zonal.py`; it takes a minute or two.
 from __future__ import annotations
 
 import json
+import math
 import random
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,14 @@ def tangent_frame(loc: Vector) -> list[Vector]:
 
 def area(d: int) -> Any:
     return 2 * mp.pi ** (mp.mpf(d + 1) / 2) / mp.gamma(mp.mpf(d + 1) / 2)
+
+
+def von_mises_fisher(x: Vector, loc: Vector, params: dict[str, Any]) -> Any:
+    kappa, half = mp.mpf(params["concentration"]), mp.mpf(len(x)) / 2
+    if not kappa:
+        return -mp.log(area(len(x) - 1))
+    log_c = (half - 1) * mp.log(kappa) - half * mp.log(2 * mp.pi) - mp.log(mp.besseli(half - 1, kappa))
+    return log_c + kappa * dot(x, loc)
 
 
 def power_spherical(x: Vector, loc: Vector, params: dict[str, Any]) -> Any:
@@ -144,6 +153,19 @@ def truncated_normal(x: Vector, loc: Vector, params: dict[str, Any]) -> Any:
     return normal([theta / sine * c for c in t], covariance) + (d - 1) * mp.log(theta / sine) - mass
 
 
+def wrapped_normal(x: Vector, loc: Vector, params: dict[str, Any]) -> Any:
+    frame = tangent_frame(loc)
+    d, t = len(frame), [dot(x, f) for f in frame]
+    sine = mp.sqrt(dot(t, t))
+    theta, covariance = mp.atan2(sine, dot(x, loc)), tangent_covariance(frame, params)
+    white = mp.lu_solve(covariance, mp.matrix(t))
+    along = dot(t, list(white)) / sine**2
+    at_loc = normal([mp.mpf(0)] * d, covariance)
+    last = 3 + math.ceil(5 * mp.sqrt(sum(covariance[i, i] for i in range(d))))
+    radii = [abs(theta + 2 * mp.pi * k) for k in range(-last, last + 1)]
+    return at_loc + mp.log(mp.fsum((r / sine) ** (d - 1) * mp.exp(-(r**2) * along / 2) for r in radii))
+
+
 def kent_series(kappa: Any, beta: Any) -> Any:
     """log C by Kent's series of Bessel functions."""
     total, j, half = mp.mpf(0), 0, mp.mpf(1) / 2
@@ -191,7 +213,9 @@ def tangential(loc: list[float], largest: float, condition: float, seed: int, al
     ]
 
 
-LAWS = {f.__name__: f for f in (power_spherical, spherical_cauchy, stereographic_normal, truncated_normal, kent)}
+CLASSICAL = (von_mises_fisher, wrapped_normal)
+NEWER = (power_spherical, spherical_cauchy, stereographic_normal, truncated_normal, kent)
+LAWS = {f.__name__: f for f in (*CLASSICAL, *NEWER)}
 
 
 def row(kernel: str, params: dict[str, Any], x: list[float]) -> dict[str, Any]:
@@ -243,7 +267,26 @@ def kent_rows() -> Rows:
     return rows
 
 
+def classical_rows() -> Rows:
+    rows = []
+    for size in (2, 3, 4, 8, 64):
+        loc, d = random_unit(size, size + 100), size - 1
+        for kappa in (0.0, 1e-6, 0.3, 20.0, 1e3, 1e6, 1e8):
+            for angle in (min((d / (kappa + 1)) ** 0.5, 1.7), 0.4, 3.14):
+                rows.append(row("von_mises_fisher", {"loc": loc, "concentration": kappa}, at(loc, angle, size)))
+        for scale in (1e-4, 0.02, 0.5, 1.0, 4.0, 20.0):
+            for angle in (min(scale * d**0.5, 2.5), 1e-3, 3.1):
+                rows.append(row("wrapped_normal", {"loc": loc, "scale": scale}, at(loc, angle, size)))
+    shapes = ((2, 1.0, 1.0), (3, 1.0, 1e6), (3, 1e-6, 1e2), (3, 200.0, 1e3), (8, 0.3, 30.0), (8, 40.0, 5.0))
+    for size, largest, condition in shapes:
+        loc = random_unit(size, size + 200)
+        params = {"loc": loc, "covariance_matrix": tangential(loc, largest, condition, size)}
+        for angle in (min(largest**0.5, 1.0), 1e-3, 2.9):
+            rows.append(row("wrapped_normal", params, at(loc, angle, size)))
+    return rows
+
+
 if __name__ == "__main__":
-    content = {"tolerance": 1e-9, "rows": [*zonal_rows(), *tangent_rows(), *kent_rows()]}
+    content = {"tolerance": 1e-9, "rows": [*zonal_rows(), *tangent_rows(), *kent_rows(), *classical_rows()]}
     Path(__file__).with_suffix(".json").write_text(json.dumps(content) + "\n")
     print(len(content["rows"]), "rows")

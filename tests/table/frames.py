@@ -1,4 +1,4 @@
-"""Simplex, correlation matrices, Stiefel and Grassmann manifolds."""
+"""Frames and subspaces: Stiefel and Grassmann manifolds."""
 
 from __future__ import annotations
 
@@ -15,64 +15,11 @@ from mf_manifold.testing import KERNEL_CHECKS
 from mf_manifold.testing.density import generator_for
 from mf_manifold.testing.symmetry import random_rotation
 
-from .common import F64, Case, Manifolds, case, covariance, real, spd_matrix
+from .common import F64, Case, Manifolds, case, real, spd_matrix
 from .uniform import CHECKS
 
-SIMPLEX, CORRELATION, GRASSMANN = mf.manifolds.Simplex(), mf.manifolds.Correlation(), mf.manifolds.Grassmann()
+GRASSMANN = mf.manifolds.Grassmann()
 STIEFEL, EUCLIDEAN_STIEFEL = geoopt.Stiefel(), geoopt.Stiefel(canonical=False)
-
-
-def composition(size: int) -> Tensor:
-    """A point of the simplex in general position."""
-    return torch.softmax(torch.randn(size, dtype=F64, generator=generator_for(size)), -1)
-
-
-def correlation_matrix(size: int) -> Tensor:
-    """A correlation matrix in general position."""
-    dim = size * (size - 1) // 2
-    raw = 0.6 * torch.randn(dim, dtype=F64, generator=generator_for(size))
-    return mf.geometry.from_raw(CORRELATION, raw, (size, size))
-
-
-def _perturbing(size: int) -> tuple[Callable[[Tensor], Tensor], Callable[[Params], Params]]:
-    """Multiplying all parts by given numbers, the translations of the simplex."""
-    by = composition(size + 1)[1:]
-
-    def move(x: Tensor) -> Tensor:
-        return x * by / (x * by).sum(-1, keepdim=True)
-
-    return move, lambda w: {**w, "loc": move(w["loc"])}
-
-
-def simplex_rows() -> list[Case]:
-    """Logistic normal and Dirichlet."""
-    rows = []
-    for size, scales in {2: (0.05,), 3: (0.4, 3.0), 8: (0.01,)}.items():
-        loc, shift = composition(size), {"transform": _perturbing(size)}
-        for s in scales:
-            params = {"loc": loc, "scale": real([s])}
-            rows.append(case(f"simplex{size}-logistic_normal_{s:g}", SIMPLEX, "logistic_normal", params, invariance=shift))
-    full = {"loc": composition(4), "covariance_matrix": covariance(3, 0.7)}
-    rows.append(case("simplex4-logistic_normal_full_0.7", SIMPLEX, "logistic_normal", full))
-    for alpha in ([0.4, 0.7], [1.0, 1.0, 1.0], [3e5, 2e5, 5e4], [2.0, 9.0, 0.5, 4.0], [5.0] * 12):
-        id = f"simplex{len(alpha)}-dirichlet_{alpha[0]:g}"
-        rows.append(case(id, SIMPLEX, "dirichlet", {"concentration": real(alpha)}))
-    return rows
-
-
-def correlation_rows() -> list[Case]:
-    """Normal law of partial correlations and LKJ."""
-    rows = []
-    for size, scales in {2: (0.05,), 3: (0.02, 0.6), 6: (0.2,)}.items():
-        for s in scales:
-            params = {"loc": correlation_matrix(size), "scale": real([s])}
-            rows.append(case(f"correlation{size}-partial_correlation_normal_{s:g}", CORRELATION, None, params))
-    full = {"loc": correlation_matrix(3), "covariance_matrix": covariance(3, 0.4)}
-    rows.append(case("correlation3-partial_correlation_normal_full_0.4", CORRELATION, None, full))
-    for size, etas in {2: (1.0,), 3: (1.0, 1e5), 6: (3.0,)}.items():
-        kernel = mf.kernel_for(CORRELATION, (size, size), "lkj")
-        rows += [Case(f"correlation{size}-lkj_{eta:g}", kernel, {"concentration": real(eta)}) for eta in etas]
-    return rows
 
 
 def _rotating(n: int, k: int) -> tuple[Callable[[Tensor], Tensor], Callable[[Params], Params]]:
@@ -144,15 +91,12 @@ def uniform_rows() -> list[Case]:
 
 def rows() -> list[Case]:
     """All of them."""
-    frames = [*central_rows(), *langevin_rows(), *gnomonic_rows(), *cayley_rows(), *uniform_rows()]
-    return [*simplex_rows(), *correlation_rows(), *frames]
+    return [*central_rows(), *langevin_rows(), *gnomonic_rows(), *cayley_rows(), *uniform_rows()]
 
 
 def manifolds() -> Manifolds:
     """Small and larger sizes."""
     return {
-        **{f"simplex{n}": (SIMPLEX, (n,)) for n in (2, 3, 8)},
-        **{f"correlation{n}": (CORRELATION, (n, n)) for n in (2, 3, 6)},
         **{f"stiefel{n}x{k}": (STIEFEL, (n, k)) for n, k in ((3, 1), (3, 2), (5, 3))},
         **{f"stiefel{n}x{k}_euclidean": (EUCLIDEAN_STIEFEL, (n, k)) for n, k in ((3, 2), (5, 3))},
         **{f"grassmann{n}x{k}": (GRASSMANN, (n, k)) for n, k in ((2, 1), (3, 2), (4, 2), (6, 3))},

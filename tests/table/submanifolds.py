@@ -122,7 +122,7 @@ def rows() -> list[Case]:
     """All of them, and uniform laws."""
     uniform = [
         Case(f"{name}-uniform", mf.kernel_for(manifold, (3,), "uniform"), {}, checks=CHECKS)
-        for name, manifold in (("ring", RING), ("pear", PEAR))
+        for name, manifold in (("ring", RING), ("pear", PEAR), ("hoop", HOOP))
     ]
     return [*projected_rows(), *radial_rows(), *chart_rows(), *restricted_rows(), *uniform]
 

@@ -1,75 +1,19 @@
-"""Laws of compositions, correlations and frames that are wrong on purpose, with mistakes that published code has made."""
+"""Laws of frames and subspaces that are wrong on purpose, with mistakes that published code has made."""
 
 from __future__ import annotations
 
-import math
-
 import torch
 from table.common import real, spd_matrix
-from table.frames import CORRELATION, GRASSMANN, SIMPLEX, STIEFEL, composition, correlation_matrix, frame
+from table.frames import GRASSMANN, STIEFEL, frame
 from torch import Tensor
 
 from mf_manifold.geometry import Shape
 from mf_manifold.kernel import Params
-from mf_manifold.kernels.correlation_lkj import LKJ
-from mf_manifold.kernels.correlation_partial_normal import PartialCorrelationNormal
 from mf_manifold.kernels.frames_angular_central_gaussian import MatrixAngularCentralGaussian
 from mf_manifold.kernels.grassmann_gnomonic_normal import GnomonicNormal
-from mf_manifold.kernels.simplex_dirichlet import Dirichlet
-from mf_manifold.kernels.simplex_logistic_normal import LogisticNormal
 from mf_manifold.kernels.stiefel_cayley_normal import StiefelCayleyNormal
 from mf_manifold.kernels.stiefel_langevin import MatrixLangevin
-from mf_manifold.manifolds.correlation import below
 from wrong.common import Mutant
-
-
-class TextbookDirichlet(Dirichlet):
-    """The textbook's exponents alpha - 1, which belong to Lebesgue measure, with respect to the Aitchison volume."""
-
-    def _log_prob(self, x: Tensor, w: Params) -> Tensor:
-        return super()._log_prob(x, w) - x.log().sum(-1)
-
-
-class GammaSampler(Dirichlet):
-    """Normalised gamma variates with one degree of freedom too many, as boosted ones without their uniform factor have."""
-
-    def rsample(self, w: Params, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
-        return super().rsample({"concentration": w["concentration"] + 1}, sample_shape, generator)
-
-
-class AdditiveNormalizer(LogisticNormal):
-    """The Jacobian of the additive log-ratio, without sqrt K, on isometric coordinates."""
-
-    def _log_prob(self, x: Tensor, w: Params) -> Tensor:
-        return super()._log_prob(x, w) + math.log(x.shape[-1]) / 2
-
-
-class FactorDensity(LKJ):
-    """The density of the Cholesky factor taken for that of the correlation matrix."""
-
-    def _log_prob(self, x: Tensor, w: Params) -> Tensor:
-        p = x.shape[-1]
-        powers = p - 1 - torch.arange(p, dtype=x.dtype)
-        logs = torch.linalg.cholesky(x).diagonal(dim1=-2, dim2=-1).log()
-        return super()._log_prob(x, w) + (powers * logs)[..., 1:].sum(-1)
-
-
-class SameShapes(LKJ):
-    """Partial correlations that all follow the beta law of the first column."""
-
-    def _shapes(self, w: Params) -> Tensor:
-        return super()._shapes(w)[..., :1].expand(*w["concentration"].shape, self.point_shape[0] - 1)
-
-    def _log_prob(self, x: Tensor, w: Params) -> Tensor:
-        return LKJ(self.manifold, self.point_shape)._log_prob(x, w)
-
-
-class PlainFisher(PartialCorrelationNormal):
-    """Fisher's z of the correlations themselves, which do not fill a space."""
-
-    def coordinates(self, x: Tensor) -> Tensor:
-        rows, columns = below(x.shape[-1], x.device)
-        return torch.atanh(x[..., rows, columns].double())
 
 
 class OneColumnDeterminant(MatrixAngularCentralGaussian):
@@ -128,17 +72,8 @@ class TangentCayley(StiefelCayleyNormal):
 
 def mutants() -> list[Mutant]:
     """All of them."""
-    alpha, eta = {"concentration": real([2.0, 0.8, 4.0])}, {"concentration": real(1.5)}
     cov, kappa = {"covariance_matrix": spd_matrix(3)}, {"loc": frame(3, 2), "concentration": real(3.0)}
-    composed = {"loc": composition(3), "scale": real([0.5])}
-    correlated = {"loc": correlation_matrix(3), "scale": real([0.3])}
     return [
-        Mutant(TextbookDirichlet(SIMPLEX, (3,)), alpha, "normalisation"),
-        Mutant(GammaSampler(SIMPLEX, (3,)), alpha, "sampler"),
-        Mutant(AdditiveNormalizer(SIMPLEX, (3,)), composed, "normalisation"),
-        Mutant(FactorDensity(CORRELATION, (3, 3)), eta, "normalisation"),
-        Mutant(SameShapes(CORRELATION, (3, 3)), eta, "sampler"),
-        Mutant(PlainFisher(CORRELATION, (3, 3)), correlated, "normalisation"),
         Mutant(OneColumnDeterminant(GRASSMANN, (3, 2)), cov, "normalisation"),
         Mutant(TriangularOrientation(STIEFEL, (3, 2)), cov, "sampler"),
         Mutant(NoVolumeOfSlopes(GRASSMANN, (3, 2)), {"loc": frame(3, 2), "scale": real(0.6)}, "normalisation"),

@@ -14,7 +14,7 @@ from mf_manifold.testing.density import generator_for
 
 from .common import F64, SPD, SPD_LEM, TORUS, Case, case, covariance, real, spd_matrix
 
-# rotations of a Cholesky factor's rows are no isometries of these laws; test_torusspd has their triangular group
+# rotations of a Cholesky factor's rows are no isometries of these laws; test_torus_and_spd has their triangular group
 NOT_ROTATIONS = tuple(name for name in KERNEL_CHECKS if name != "invariance")
 
 

@@ -1,4 +1,4 @@
-"""Log densities of the laws on tori and of Wishart kin on SPD matrices with 50 digits: python tests/references/torusspd.py.
+"""Log densities of laws on tori and of Wishart kin with 50 digits: python tests/references/torus_and_spd.py.
 
 From the definitions: textbook densities by Lebesgue measure with determinants and inverses by LU, Jacobian determinants of the
 coordinate maps, sums over images, the Bessel series of the sine model (its integral where that has too many terms).

@@ -20,7 +20,7 @@ import mf_manifold as mf
 from mf_manifold import circular
 from mf_manifold.kernels.circular_statistics import concentration_from_deficit
 from mf_manifold.kernels.stein import exact_difference, stein_loss
-from mf_manifold.kernels.torus_von_mises import _angle_slope
+from mf_manifold.kernels.torus_von_mises import _angle_slope, von_mises_angles
 from mf_manifold.linalg import congruence
 from mf_manifold.quadrature import gauss_legendre
 from mf_manifold.special import digamma_minus_log, multivariate_digamma_minus_log, wishart_log_constant
@@ -88,6 +88,17 @@ def test_von_mises_pathwise_slope_at_large_concentrations() -> None:
     close(_angle_slope(share / math.sqrt(kappa), real(kappa)) * kappa**1.5 / share, [-0.5] * 9, 1e-4)
 
 
+def test_von_mises_pathwise_second_derivative() -> None:
+    """The sample moves with its concentration, so the slope must be differentiated along it."""
+    kappa, step = real([2.0, 40.0]).requires_grad_(), 1e-4
+    angle = von_mises_angles(kappa, generator_for(0))
+    (slope,) = torch.autograd.grad(angle.sum(), kappa, create_graph=True)
+    (second,) = torch.autograd.grad(slope.sum(), kappa)
+    at, k, sign = angle.detach(), kappa.detach(), angle.detach().sign()
+    ends = [sign * _angle_slope((at + s * step * slope.detach()).abs(), k + s * step) for s in (1, -1)]
+    close(second, (ends[0] - ends[1]) / (2 * step), 1e-6)
+
+
 def test_concentrations_from_mean_lengths() -> None:
     kappa = real([0.0, 1e-6, 1e-3, 0.5, 2.0, 10.0, 1e3, 1e6, 9e7])
     deficit = mf.bessel.one_minus_bessel_ratio(2, kappa)
@@ -129,6 +140,36 @@ def test_fits_of_copies() -> None:
             mf.fit(SPD, name, same)
     with pytest.raises(ValueError, match="spread in every direction of the 2 coordinates of normal"):
         mf.fit(PLANE, "normal", real([[0.0, 0.0], [1.0, 1.0], [2.0, 2.0]]), covariance="full")
+
+
+def test_normal_fits_of_coordinates_in_different_units() -> None:
+    units = real([1e-9, 1e9])
+    law = mf.distribution(PLANE, "normal", loc=units, scale=units)
+    x = law.sample((500,), generator=generator_for(0))
+    for options in ({}, {"covariance": "full"}):
+        fitted = mf.fit(PLANE, "normal", x, **options)
+        scale = fitted.scale if not options else fitted.covariance_matrix.diagonal().sqrt()
+        close(scale / units, x.std(0, correction=0) / units)
+
+
+@pytest.mark.parametrize("name", ["log_cholesky_normal", "log_normal"])
+def test_wide_float32_samples_are_positive_definite(name: str) -> None:
+    law = mf.distribution(SPD, name, loc=torch.eye(3), scale=2.5)
+    x = law.sample((5000,), generator=generator_for(0))
+    assert x.dtype == torch.float32
+    assert not bool(torch.linalg.cholesky_ex(x.double()).info.any())
+
+
+def test_pairs_without_components_are_empty() -> None:
+    for name, scale in (("wishart", "covariance_matrix"), ("inverse_wishart", "scale_matrix")):
+        w = {"df": real([]), scale: torch.zeros(0, 3, 3, dtype=F64)}
+        assert mf.kernel_for(SPD, (3, 3), name).pairwise_log_prob(spd_matrix(3).expand(5, 3, 3), w).shape == (5, 0)
+
+
+def test_pairs_of_wrapped_normals_have_shapes_without_values() -> None:
+    w = {"loc": torch.zeros(4, 2, device="meta"), "scale": torch.ones(4, 1, device="meta")}
+    x = torch.zeros(5, 2, device="meta")
+    assert mf.kernel_for(TORUS, (2,), "wrapped_normal").pairwise_log_prob(x, w).shape == (5, 4)
 
 
 SINES = [([0.0, 0.0], 0.0), ([1e-3, 2.0], 3.0), ([4.0, 9.0], 6.0), ([2.0, 1.0], -6.0), ([50.0, 20.0], 60.0)]

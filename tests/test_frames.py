@@ -84,6 +84,27 @@ def test_distance_of_subspaces_is_accurate_at_both_ends() -> None:
         assert float(mf.geometry.dist(GRASSMANN, x, y)) == pytest.approx(angle, rel=1e-9)
 
 
+@pytest.mark.parametrize("gap", [1e-2, 1e-5, 1e-7, 1e-12])
+def test_logarithm_of_subspaces_is_accurate_next_to_right_angles(gap: float) -> None:
+    square, angles = frame(7, 6), real([0.5, math.pi / 2 - gap, 1.0])
+    x, across = square[:, :3], square[:, 3:]
+    turn = torch.linalg.qr(torch.randn(3, 3, dtype=F64, generator=generator_for(2))).Q
+    y = (x * angles.cos() + across * angles.sin()) @ turn
+    u = mf.geometry.logmap(GRASSMANN, x, y)
+    assert float(u.square().sum()) == pytest.approx(float(angles.square().sum()), abs=1e-7)
+    if gap > 1e-8:
+        torch.testing.assert_close(u, across * angles)
+        torch.testing.assert_close(mf.geometry.logmap(GRASSMANN, x.float(), y.float()).double(), u, rtol=0, atol=1e-6)
+
+
+def test_logarithm_of_subspaces_at_right_angles_is_a_shortest_one_with_derivatives() -> None:
+    axes = torch.eye(4, dtype=F64)
+    x, y = axes[:, :2], axes[:, 2:].clone().requires_grad_()
+    u = mf.geometry.logmap(GRASSMANN, x, y)
+    assert float(u.norm()) == pytest.approx(math.pi / math.sqrt(2), abs=1e-7)
+    assert bool(torch.isfinite(torch.autograd.grad(u.sum(), y)[0]).all())
+
+
 def test_optimiser_finds_a_leading_subspace() -> None:
     matrix = spd_matrix(5)
     point = geoopt.ManifoldParameter(frame(5, 2), manifold=GRASSMANN)
@@ -128,6 +149,20 @@ def test_centered_central_gaussian_has_the_curvature_of_a_normal_law() -> None:
     assert float(moved) == pytest.approx(-(step**2) / (2 * 0.3**2), rel=1e-4)
 
 
+def test_narrow_bumps_of_the_central_gaussian_stay_positive_definite_in_float32() -> None:
+    x = mf.geometry.sample_uniform(GRASSMANN, (5, 2), (50,), generator=generator_for(0))
+    kernel = mf.kernel_for(GRASSMANN, (5, 2), "matrix_angular_central_gaussian")
+    assert bool(torch.isfinite(kernel.log_prob(x, kernel.centered(x, torch.full((50,), 1e-4)))).all())
+
+
+@pytest.mark.parametrize("manifold", [STIEFEL, GRASSMANN], ids=["stiefel", "grassmann"])
+def test_flow_of_central_gaussians_trains(manifold: geoopt.Manifold) -> None:
+    x = mf.geometry.sample_uniform(manifold, (4, 2), (50,), generator=generator_for(0), dtype=F64)
+    options = {"kernel": "matrix_angular_central_gaussian", "n_components": 8, "hidden": (8,)}
+    flow = mf.MarginalFlow(manifold, (4, 2), **options).fit(x, max_steps=3, progress=False)
+    assert bool(torch.isfinite(flow.freeze(8).log_prob(x)).all())
+
+
 @pytest.mark.parametrize(("n", "k"), [(3, 1), (5, 2)])
 def test_central_gaussian_fit_is_a_stationary_point(n: int, k: int) -> None:
     cov = spd_matrix(n)
@@ -161,6 +196,15 @@ def test_gnomonic_normal_of_axes_is_a_normal_law_of_the_tangent() -> None:
     value = law.log_prob(across)
     assert float(value.detach()) == -math.inf
     assert bool(torch.isfinite(torch.autograd.grad(value, across)[0]).all())
+
+
+@pytest.mark.parametrize(("n", "k"), [(3, 2), (5, 3)])
+def test_widest_gnomonic_samples_are_frames(n: int, k: int) -> None:
+    law = mf.distribution(GRASSMANN, loc=torch.eye(n, k, dtype=F64), scale=1e6)
+    x = law.sample((500,), generator=generator_for(0))
+    torch.testing.assert_close(x.mT @ x, torch.eye(k, dtype=F64).expand(500, k, k))
+    with pytest.raises(ValueError, match="scale"):
+        mf.distribution(GRASSMANN, loc=torch.eye(n, k), scale=1e7)
 
 
 def test_gnomonic_normal_sees_spans_alone_and_has_its_mean_at_loc() -> None:
@@ -244,6 +288,17 @@ def test_cayley_normal_vanishes_opposite_with_a_finite_gradient() -> None:
     value = mf.distribution(STIEFEL, loc=loc, scale=0.7).log_prob(x)
     assert -math.inf < float(value.detach()) < -1e12
     assert bool(torch.isfinite(torch.autograd.grad(value, x)[0]).all())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_langevin_takes_concentrations_of_rank_one(dtype: torch.dtype) -> None:
+    for seed in range(20):  # the smaller eigenvalue of some is -1e-17
+        v = torch.randn(2, 1, dtype=dtype, generator=generator_for(seed))
+        law = mf.distribution(STIEFEL, "matrix_langevin", loc=torch.eye(3, 2, dtype=dtype), concentration_matrix=v @ v.T)
+        assert bool(torch.isfinite(law.log_prob(law.sample((3,), generator=generator_for(0)))).all())
+    for wrong in (torch.diag(real([1.0, -0.1])), real([[1.0, 0.5], [0.2, 1.0]]), 1e9 * torch.eye(2, dtype=F64)):
+        with pytest.raises(ValueError, match="eigenvalues from 0"):
+            mf.distribution(STIEFEL, "matrix_langevin", loc=torch.eye(3, 2, dtype=F64), concentration_matrix=wrong)
 
 
 def test_langevin_refuses_three_columns() -> None:
