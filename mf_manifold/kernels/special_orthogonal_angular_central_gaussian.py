@@ -39,7 +39,8 @@ class RotationACG(SpaceRotationKernel):
     **Measure**: Riemannian volume, that of the angle metric; ``measure="haar"`` for densities against the uniform law.
     **Exactness**: closed form.
 
-    **Range**: condition numbers of the covariance to 1e6. **Mean**: Fréchet, the rotation of the leading eigenvector.
+    **Range**: condition numbers of the covariance to 1e6, that is ``centered`` with scales from 1e-3.
+    **Mean**: Fréchet, the rotation of the leading eigenvector.
     **Sampler**: the definition, pathwise. ``fit`` iterates Tyler's fixed-point equation; points in a subspace have no maximum.
 
     Shapes: ``covariance_matrix`` (*B,4,4) of quaternions, scalar part first.
