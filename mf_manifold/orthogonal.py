@@ -9,6 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .backends.derivative import Gradients, first_derivative
+
+ONCE = "Expected at most one derivative of singular values, nearest rotations and their logarithms, got a second one."
+
 # arctan(sqrt t) / sqrt t on [0, 1] by Chebyshev polynomials; the singularity at t = -1 lets them gain 0.77 digits a degree
 _ARCTANC = tuple(
     np.polynomial.chebyshev.chebinterpolate(lambda c: np.arctan(np.sqrt((c + 1) / 2)) / np.sqrt((c + 1) / 2), 22).tolist()
@@ -75,16 +79,18 @@ class _NearestRotation(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         u, s, v = proper_svd(x)
-        ctx.save_for_backward(u, s, v)
+        ctx.save_for_backward(x, u, s, v)
         return u @ v.mT
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        u, s, v = ctx.saved_tensors
-        inner = u.mT @ grads[0] @ v
-        sums = s.unsqueeze(-1) + s.unsqueeze(-2)
-        floor = torch.finfo(s.dtype).eps * s[..., :1, None].abs().clamp_min(torch.finfo(s.dtype).tiny)
-        return u @ ((inner - inner.mT) / sums.clamp_min(floor)) @ v.mT
+    def backward(ctx: Any, *grads: Tensor) -> Gradients:
+        def compute(grad: Tensor, x: Tensor, u: Tensor, s: Tensor, v: Tensor) -> Gradients:
+            inner = u.mT @ grad @ v
+            sums = s.unsqueeze(-1) + s.unsqueeze(-2)
+            floor = torch.finfo(s.dtype).eps * s[..., :1, None].abs().clamp_min(torch.finfo(s.dtype).tiny)
+            return (u @ ((inner - inner.mT) / sums.clamp_min(floor)) @ v.mT,)
+
+        return first_derivative(compute, *grads, *ctx.saved_tensors, message=ONCE)
 
 
 def nearest_rotation(x: Tensor) -> Tensor:
@@ -104,13 +110,15 @@ class _ProperSingularValues(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         u, s, v = proper_svd(x)
-        ctx.save_for_backward(u, v)
+        ctx.save_for_backward(x, u, v)
         return s
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        u, v = ctx.saved_tensors
-        return (u * grads[0].unsqueeze(-2)) @ v.mT
+    def backward(ctx: Any, *grads: Tensor) -> Gradients:
+        def compute(grad: Tensor, x: Tensor, u: Tensor, v: Tensor) -> Gradients:
+            return ((u * grad.unsqueeze(-2)) @ v.mT,)
+
+        return first_derivative(compute, *grads, *ctx.saved_tensors, message=ONCE)
 
 
 def proper_singular_values(x: Tensor) -> Tensor:
@@ -133,22 +141,30 @@ class _SquareRoot(torch.autograd.Function):
         n = x.shape[-1]
         u, s, vh = torch.linalg.svd(x + torch.eye(n, dtype=x.dtype, device=x.device))
         # the null space of x + 1 has even dimension; its last vectors are turned in pairs
-        null = (s < 512 * torch.finfo(x.dtype).eps).to(x).unsqueeze(-1)
         pairs = torch.arange(n - 2, -1, -2, device=x.device)
+        null = torch.zeros_like(s)
+        null[..., pairs] = null[..., pairs + 1] = (s[..., pairs] < 512 * torch.finfo(x.dtype).eps).to(x)
+        null = null.unsqueeze(-1)
         quarter = torch.zeros_like(x)
         quarter[..., pairs + 1, pairs], quarter[..., pairs, pairs + 1] = 1.0, -1.0
         root = u @ ((1 - null) * vh) + vh.mT @ (null * (quarter @ (null * vh)))
-        ctx.save_for_backward(root, s, vh)
+        # next to pi the rounding of x + 1 turns the root too far, and root^T x as much too little: their mean is right,
+        # but a little short
+        mean = (root + root.mT @ x) / 2
+        root = mean @ (3 * torch.eye(n, dtype=x.dtype, device=x.device) - mean.mT @ mean) / 2
+        ctx.save_for_backward(x, root, s, vh)
         return root
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        root, s, vh = ctx.saved_tensors
-        left = root @ vh.mT
-        inner = left.mT @ grads[0] @ vh.mT
-        sums = s.unsqueeze(-1) + s.unsqueeze(-2)
-        turned = sums < 512 * torch.finfo(s.dtype).eps
-        return left @ ((inner - inner.mT) / torch.where(turned, math.inf, sums)) @ vh
+    def backward(ctx: Any, *grads: Tensor) -> Gradients:
+        def compute(grad: Tensor, x: Tensor, root: Tensor, s: Tensor, vh: Tensor) -> Gradients:
+            left = root @ vh.mT
+            inner = left.mT @ grad @ vh.mT
+            sums = s.unsqueeze(-1) + s.unsqueeze(-2)
+            turned = sums < 512 * torch.finfo(s.dtype).eps
+            return (left @ ((inner - inner.mT) / torch.where(turned, math.inf, sums)) @ vh,)
+
+        return first_derivative(compute, *grads, *ctx.saved_tensors, message=ONCE)
 
 
 def log_rotation(x: Tensor) -> Tensor:

@@ -84,6 +84,33 @@ def test_logarithm_at_exact_half_turns_is_one_of_them(signs: list[int]) -> None:
     assert point.grad is not None and torch.isfinite(point.grad).all()
 
 
+@pytest.mark.parametrize("n", [2, 4, 5])
+@pytest.mark.parametrize("gap", [1e-5, 1e-9, 1.2e-13])
+def test_logarithm_next_to_half_turns_is_as_good_as_the_matrix(n: int, gap: float) -> None:
+    angle = torch.zeros(n * (n - 1) // 2, dtype=F64)
+    angle[0] = math.pi - gap
+    frame, x = some(n, 2)
+    y = x @ frame @ torch.linalg.matrix_exp(hat(angle, n)) @ frame.mT
+    u = G.logmap(ROTATIONS, x, y)
+    torch.testing.assert_close(G.expmap(ROTATIONS, x, u), y, rtol=0, atol=1e-12)
+    assert abs(float(u.norm()) / math.sqrt(2) - (math.pi - gap)) < 1e-12
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 5])
+def test_rotations_from_reals_have_right_gradients_at_the_identity(n: int) -> None:
+    raw = G.to_raw(ROTATIONS, torch.eye(n, dtype=F64)).requires_grad_()
+    assert torch.autograd.gradcheck(lambda r: G.from_raw(ROTATIONS, r, (n, n)), (raw,))
+
+
+def test_second_derivatives_that_are_missing_raise() -> None:
+    x = torch.randn(3, 3, dtype=F64, generator=generator()).requires_grad_()
+    law = mf.distribution(ROTATIONS, "matrix_fisher", concentration=x)
+    for value in (nearest_rotation(x)[0, 0], law.log_prob(rotation(3)), law.entropy()):
+        (slope,) = torch.autograd.grad(value, x, create_graph=True)
+        with pytest.raises(RuntimeError, match="at most one derivative"):
+            torch.autograd.grad(slope.sum(), x)
+
+
 def test_nearest_rotation_and_its_gradient() -> None:
     x = torch.randn(4, 3, 3, dtype=F64, generator=generator()).requires_grad_()
     theirs = Rotation.align_vectors(x[0].detach().numpy().T, np.eye(3))[0].as_matrix()
@@ -291,6 +318,33 @@ def test_single_precision_pairs_of_narrow_laws() -> None:
         assert float((error / exact.abs().clamp_min(200)[exact > -1e6]).max()) < 1e-6
 
 
+def test_single_precision_pairs_next_to_half_turns() -> None:
+    kernel = mf.kernel_for(ROTATIONS, (3, 3), "cayley_normal")
+    x = torch.linalg.matrix_exp(hat(real([[math.pi - 0.003, 0.0, 0.0]]), 3)).float()
+    w = {"loc": torch.eye(3).unsqueeze(0), "scale": torch.ones(1)}
+    exact = kernel.log_prob(x.double(), {k: v.double() for k, v in w.items()})
+    torch.testing.assert_close(kernel.pairwise_log_prob(x, w)[0].double(), exact, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize(("manifold", "shape"), [(ROTATIONS, (3, 3)), (QUATERNIONS, (4,))], ids=["matrices", "quaternions"])
+def test_single_precision_networks_make_covariances(manifold: geoopt.Manifold, shape: tuple[int, ...]) -> None:
+    for name in ("projected_normal", "angular_central_gaussian", "wrapped_normal", "cayley_normal"):
+        options = {} if name == "angular_central_gaussian" else {"covariance": "full"}
+        kernel = mf.kernel_for(manifold, shape, name, **options)
+        w = kernel.params(30 * torch.randn(2000, kernel.num_raw, generator=generator()))
+        x = kernel.rsample(w, (), generator())
+        assert torch.isfinite(kernel.log_prob(x, w)).all()
+
+
+def test_wide_covariances_have_the_range_of_scales() -> None:
+    eye = torch.eye(3, dtype=F64)
+    full = mf.distribution(ROTATIONS, "wrapped_normal", loc=eye, covariance_matrix=15**2 * eye)
+    isotropic = mf.distribution(ROTATIONS, "wrapped_normal", loc=eye, scale=15.0)
+    torch.testing.assert_close(full.log_prob(some(3, 5)), isotropic.log_prob(some(3, 5)), rtol=0, atol=1e-12)
+    with pytest.raises(ValueError, match="scales up to 20"):
+        mf.distribution(ROTATIONS, "wrapped_normal", loc=eye, covariance_matrix=21**2 * eye).log_prob(eye)
+
+
 def test_errors_say_what_to_do() -> None:
     with pytest.raises(ValueError, match=r"n = 2 or 3 for wrapped_normal .*\(4, 4\); cayley_normal"):
         mf.distribution(ROTATIONS, "wrapped_normal", loc=torch.eye(4), scale=1.0)
@@ -322,6 +376,7 @@ def test_optimisers_of_geoopt_find_a_rotation(manifold: geoopt.Manifold) -> None
     assert float(G.dist(manifold, point.data, target)) < 1e-4
     assert manifold.check_point_on_manifold(point.data)
     other = manifold.random(5, *target.shape, dtype=F64, generator=generator())
+    assert manifold.check_point_on_manifold(other[:0]) and manifold.check_vector_on_tangent(other[:0], other[:0])
     v = manifold.proju(other, torch.ones_like(other))
     assert manifold.check_vector_on_tangent(other, v)
     moved = manifold.transp(other, manifold.expmap(other, v), v)

@@ -100,14 +100,17 @@ class LocationKernel(GroupKernel):
         chord2 = quaternions.chords2(self.quaternion(x), self.quaternion(w["loc"]))
         return self.zonal(chord2, w["scale"].double()).to(x.dtype)
 
-    def pairs_by_angle(self, x: Tensor, w: Params) -> Tensor:
-        """:meth:`by_angle` of all pairs by one product in float64: a narrow component's chord has no digit in float32."""
+    def pairs_by_angle(self, x: Tensor, w: Params, dtype: torch.dtype) -> Tensor:
+        """:meth:`by_angle` of all pairs by one product in float64: a narrow component's chord has no digit in float32.
+
+        The log density by the chord is computed in ``dtype``.
+        """
         p, q = self.quaternion(x), self.quaternion(w["loc"])
         count = torch.broadcast_shapes(q.shape[:-1], w["scale"].shape)[0]
         q = q.expand(count, 4)
 
         def block(rows: slice) -> Tensor:
-            return self.zonal(quaternions.pair_chords2(p[rows], q).to(x.dtype), w["scale"])
+            return self.zonal(quaternions.pair_chords2(p[rows], q).to(dtype), w["scale"].to(dtype)).to(x.dtype)
 
         return by_blocks(block, len(p), count, x)
 

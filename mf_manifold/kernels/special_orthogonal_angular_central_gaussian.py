@@ -39,7 +39,8 @@ class RotationACG(SpaceRotationKernel):
     **Measure**: Riemannian volume, that of the angle metric; ``measure="haar"`` for densities against the uniform law.
     **Exactness**: closed form.
 
-    **Range**: condition numbers of the covariance to 1e6. **Mean**: Fréchet, the rotation of the leading eigenvector.
+    **Range**: condition numbers of the covariance to 1e6, that is ``centered`` with scales from 1e-3.
+    **Mean**: Fréchet, the rotation of the leading eigenvector.
     **Sampler**: the definition, pathwise. ``fit`` iterates Tyler's fixed-point equation; points in a subspace have no maximum.
 
     Shapes: ``covariance_matrix`` (*B,4,4) of quaternions, scalar part first.
@@ -93,7 +94,7 @@ class RotationACG(SpaceRotationKernel):
         covariance = w["covariance_matrix"]
         shape = (*sample_shape, *covariance.shape[:-1])
         noise = torch.randn(shape, generator=generator, dtype=covariance.dtype, device=covariance.device)
-        y = torch.linalg.cholesky(covariance) @ noise.unsqueeze(-1)
+        y = self._factor(w).to(covariance.dtype) @ noise.unsqueeze(-1)
         return self.point(quaternions.unit(y.squeeze(-1)))
 
     def centered(self, points: Tensor, scale: Tensor) -> Params:

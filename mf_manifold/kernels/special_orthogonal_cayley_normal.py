@@ -68,7 +68,7 @@ class CayleyNormal(CovarianceKernel):
 
     def pairwise_log_prob(self, x: Tensor, w: Params) -> Tensor:
         if self.size == 3 and self.covariance == "isotropic":
-            return self.pairs_by_angle(x, w)
+            return self.pairs_by_angle(x, w, torch.float64)  # next to turns by pi 2 - chord^2 has no digit in float32
         return super().pairwise_log_prob(x, w)
 
     def zonal(self, chord2: Tensor, scale: Tensor) -> Tensor:
@@ -84,8 +84,7 @@ class CayleyNormal(CovarianceKernel):
             return y, 2 * torch.log1p(y.square().sum(-1) / 4)
         x, loc = torch.broadcast_tensors(x.double(), loc.double())
         # A = (loc^T x + 1)^-1 (loc^T x - 1) and I - A = 2 (loc^T x + 1)^-1, without the product
-        a, info = torch.linalg.solve_ex(x + loc, x - loc)
-        singular = (info > 0) if not info.is_meta else torch.zeros_like(info, dtype=torch.bool)
+        singular = torch.linalg.lu_factor_ex((x + loc).detach()).info > 0
         total = torch.where(singular[..., None, None], 2 * loc, x + loc)
         a = torch.linalg.solve(total, torch.where(singular[..., None, None], torch.zeros_like(x), x - loc))
         log_det = self.size * math.log(2) - torch.linalg.slogdet(total).logabsdet

@@ -136,7 +136,7 @@ class IsotropicNormal(LocationKernel):
         return self.by_angle(x, w)
 
     def pairwise_log_prob(self, x: Tensor, w: Params) -> Tensor:
-        return self.pairs_by_angle(x, w)
+        return self.pairs_by_angle(x, w, x.dtype)
 
     def entropy(self, w: Params) -> Tensor:
         return self.angle_entropy(w)

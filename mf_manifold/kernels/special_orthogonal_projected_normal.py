@@ -77,6 +77,8 @@ class RotationProjectedNormal(SpaceRotationKernel):
         super().__init__(manifold, point_shape)
         self.covariance = covariance_option(covariance, ("identity", "full"))
         self.mean_kind = "frechet" if covariance == "identity" else None
+        if covariance == "full":
+            self.log_scale_range = (-5.0, 1.0)  # a float32 covariance of wider range is not always positive definite
 
     @classmethod
     def options_for(cls, names: set[str]) -> dict[str, Any]:
@@ -142,7 +144,7 @@ class RotationProjectedNormal(SpaceRotationKernel):
         loc, shape = w["loc"], (*sample_shape, *self.batch_shape(w), 4)
         noise = torch.randn(shape, generator=generator, dtype=loc.dtype, device=loc.device)
         if self.covariance == "full":
-            noise = (torch.linalg.cholesky(w["covariance_matrix"]) @ noise.unsqueeze(-1)).squeeze(-1)
+            noise = (torch.linalg.cholesky(w["covariance_matrix"].double()).to(loc.dtype) @ noise.unsqueeze(-1)).squeeze(-1)
         return self.point(quaternions.unit(loc + noise))
 
     def centered(self, points: Tensor, scale: Tensor) -> Params:

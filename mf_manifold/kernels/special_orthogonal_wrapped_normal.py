@@ -81,7 +81,7 @@ class RotationWrappedNormal(CovarianceKernel):
 
     def pairwise_log_prob(self, x: Tensor, w: Params) -> Tensor:
         if self.size == 3 and self.covariance == "isotropic":
-            return self.pairs_by_angle(x, w)
+            return self.pairs_by_angle(x, w, x.dtype)
         return super().pairwise_log_prob(x, w)
 
     def _on_circle(self, x: Tensor, w: Params) -> Tensor:
@@ -96,10 +96,12 @@ class RotationWrappedNormal(CovarianceKernel):
 
     def zonal(self, chord2: Tensor, scale: Tensor) -> Tensor:
         angle2 = 4 * angle2_from_chord2(chord2)
-        precision = scale.pow(-2)
-        return self._wind(angle2, precision * angle2, precision, _maximum(scale)) - 3 * scale.log()
+        precision, max_scale = scale.pow(-2), _maximum(scale)
+        self._check_scale(max_scale)
+        return self._wind(angle2, precision * angle2, precision, max_scale) - 3 * scale.log()
 
     def _full(self, x: Tensor, w: Params) -> Tensor:
+        self._check_scale(math.sqrt(_maximum(w["covariance_matrix"].diagonal(dim1=-2, dim2=-1))))
         factor = self.factor(w)
         v = quaternions.rotation_vector(quaternions.relative(self.quaternion(w["loc"]), self.quaternion(x)))
         square, angle2 = whiten(factor, v).square().sum(-1), v.square().sum(-1)
@@ -111,7 +113,6 @@ class RotationWrappedNormal(CovarianceKernel):
 
     def _wind(self, angle2: Tensor, square: Tensor, precision: Tensor, max_scale: float) -> Tensor:
         """Sum over windings relative to the shortest rotation, whose quadratic form is ``square``."""
-        self._check_scale(max_scale)
         theta = angle2.clamp_min(NEAREST2).sqrt()
         others = torch.zeros_like(theta)
         for k in range(1, _turns(max_scale) + 1):

@@ -49,13 +49,13 @@ class SpecialOrthogonal(geoopt.Manifold):  # type: ignore[misc]
     reversible = True
 
     def _check_point_on_manifold(self, x: Tensor, *, atol: float = 1e-5, rtol: float = 1e-5) -> tuple[bool, str | None]:
-        worst = max(float(amount.max()) for _, amount in geometry.violations(self, x))
+        worst = max((v for _, amount in geometry.violations(self, x) for v in amount.flatten().tolist()), default=0.0)
         return worst <= atol, None if worst <= atol else f"a matrix is off the rotations by {worst:.1e}"
 
     def _check_vector_on_tangent(
         self, x: Tensor, u: Tensor, *, atol: float = 1e-5, rtol: float = 1e-5
     ) -> tuple[bool, str | None]:
-        worst = float((u - self.proju(x, u)).abs().max())
+        worst = max((u - self.proju(x, u)).abs().flatten().tolist(), default=0.0)
         return worst <= atol, None if worst <= atol else f"a vector is off the tangent space by {worst:.1e}"
 
     def expmap(self, x: Tensor, u: Tensor) -> Tensor:
@@ -222,7 +222,9 @@ def _completed(frame: Tensor) -> Tensor:
     n = frame.shape[-2]
     minors = [torch.cat([frame[..., :i, :], frame[..., i + 1 :, :]], dim=-2) for i in range(n)]
     signs = torch.tensor([(-1.0) ** (n - 1 - i) for i in range(n)], dtype=frame.dtype, device=frame.device)
-    return signs * torch.linalg.det(torch.stack(minors, dim=-3))
+    last = signs * torch.linalg.det(torch.stack(minors, dim=-3).detach())
+    # no derivatives of determinants, which are wrong where they vanish: it moves as it must to stay perpendicular
+    return last - (frame @ (frame.mT @ last.unsqueeze(-1))).squeeze(-1)
 
 
 @geometry.to_raw.register(SpecialOrthogonal)
