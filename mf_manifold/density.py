@@ -32,7 +32,8 @@ class KernelDensity(nn.Module):
     .. math:: q(x) = \frac1n \sum_i q(x \mid x_i, h\, d_k(i))
 
     ``d_k(i)`` is the distance to the k-th nearest other datum, in the embedding of :func:`mf_manifold.geometry.to_raw` (chords
-    on sphere and torus, log-Euclidean on SPD). The factor h and the number k maximise the leave-one-out likelihood of
+    on sphere and torus, log-Euclidean on SPD, logarithms at the origin on hyperbolic spaces, which see far from it distances
+    across too short). The factor h and the number k maximise the leave-one-out likelihood of
     ``n_scored`` data. It is exact: where the left-out point is itself among the k neighbours of a component, that
     component takes ``d_{k+1}``, so nothing of the point leaks into its own score.
 

@@ -21,6 +21,7 @@ from torch.distributions import MultivariateNormal, kl_divergence
 import mf_manifold as mf
 from mf_manifold import curved, geometry, radial
 from mf_manifold.kernels.hyperbolic import frechet_mean
+from mf_manifold.testing import check_kernel
 
 LORENTZ = geoopt.Lorentz(2.5)
 
@@ -380,3 +381,42 @@ def test_estimators_take_the_ball(tmp_path: Path) -> None:
     kde = mf.KernelDensity(poincare, (2,)).fit(x, progress=False)
     kde.save(tmp_path / "ball")
     torch.testing.assert_close(mf.load(tmp_path / "ball").log_prob(x), kde.log_prob(x))
+
+
+def test_networks_stay_within_the_scales_of_a_strongly_curved_space() -> None:
+    poincare = geoopt.PoincareBall(torch.tensor(80.0))
+    for manifold, shape in ((poincare, (2,)), (geoopt.Lorentz(1e-4), (3,))):
+        for name in ("wrapped_normal", "riemannian_normal"):
+            kernel = mf.kernel_for(manifold, shape, name)
+            w = kernel.params(torch.tensor([[0.0, 0.0, 20.0]]))
+            assert bool(torch.isfinite(kernel.log_prob(w["loc"], w)).all())
+
+
+def test_scales_that_are_no_numbers_end_the_sampler() -> None:
+    law = mf.distribution(geoopt.Lorentz(), "riemannian_normal", loc=torch.eye(3)[0], scale=math.nan, validate_args=False)
+    with pytest.raises(ValueError, match="whose coordinates fit"):
+        law.sample((3,))
+
+
+def test_curvatures_that_geoopt_cannot_hold_are_named() -> None:
+    for c in (-1.0, 1e4):
+        with pytest.raises(ValueError, match="finite curvature"):
+            mf.distribution(geoopt.PoincareBall(c), loc=torch.zeros(2), scale=1.0)
+
+
+def test_uniform_laws_of_models_have_no_parameters_to_centre() -> None:
+    for manifold, shape in ((geoopt.SphereProjection(0.5), (2,)), (geoopt.Scaled(geoopt.Sphere(), 2.0), (3,))):
+        kernel = mf.kernel_for(manifold, shape, "uniform")
+        point = geometry.sample_uniform(manifold, shape)
+        assert kernel.centered(point, torch.tensor(0.1)) == {}
+
+
+@pytest.mark.parametrize("concentration", [8.0, -8.0])
+def test_antipodal_laws_on_a_projected_sphere(concentration: float) -> None:
+    sphere, loc = geoopt.SphereProjection(torch.tensor(0.5, dtype=F64)), real([0.3, -0.4])
+    kernel = mf.kernel_for(sphere, (2,), "watson")
+    w = {"loc": loc, "concentration": real(concentration)}
+    check_kernel(kernel, w, only=("normalisation", "sampler", "centered"))
+    x, opposite = random_points(sphere, (2,), 20, 0), -loc / (0.5 * loc.square().sum())
+    there = kernel.log_prob(x, {**w, "loc": opposite})
+    torch.testing.assert_close(there, kernel.log_prob(x, w), rtol=1e-10, atol=1e-10)

@@ -30,6 +30,12 @@ def check_scale(scale: Tensor, manifold: Lorentz) -> None:
         raise ValueError(f"Expected scales up to {limit:g}, ten radii of curvature, got {largest(scale):.3g}.")
 
 
+def network_scales(manifold: Lorentz, usual: tuple[float, float]) -> tuple[float, float]:
+    """The logarithms of a network's scales, in radii of curvature where those are below 1: none beyond ``MAX_SCALE``."""
+    shift = min(0.0, math.log(float(manifold.k.detach())) / 2)
+    return usual[0] + shift, usual[1] + shift
+
+
 def check_finite(x: Tensor) -> Tensor:
     """The samples, if their coordinates, which grow like ``exp(r / R)``, have not overflowed; else ``ValueError``."""
     if not x.is_meta and not bool(torch.isfinite(x.detach()).all()):

@@ -14,7 +14,7 @@ from .. import radial
 from ..geometry import Shape
 from ..kernel import Kernel, OnManifold, Params, register_kernel
 from ..manifolds.lorentz import pair, radius2, shoot
-from .hyperbolic import MAX_SCALE, all_pairs, check_finite, check_scale, frechet_mean, largest, same_points
+from .hyperbolic import MAX_SCALE, all_pairs, check_finite, check_scale, frechet_mean, largest, network_scales, same_points
 from .shares import shares
 
 
@@ -66,6 +66,7 @@ class HyperbolicRiemannianNormal(Kernel):
     def __init__(self, manifold: geoopt.Manifold, point_shape: Shape) -> None:
         super().__init__(manifold, point_shape)
         self.max_scale = MAX_SCALE * math.sqrt(float(manifold.k.detach()))
+        self.log_scale_range = network_scales(manifold, self.log_scale_range)
 
     @property
     def event_shapes(self) -> Mapping[str, Shape]:

@@ -27,6 +27,7 @@ from .hyperbolic import (
     frechet_mean,
     largest,
     log_stretch,
+    network_scales,
     same_points,
 )
 from .shares import shares
@@ -81,6 +82,7 @@ class HyperbolicWrappedNormal(Kernel):
         super().__init__(manifold, point_shape)
         self.covariance = covariance_option(covariance, ("diagonal", "isotropic", "full"))
         self.max_scale = MAX_SCALE * math.sqrt(float(manifold.k.detach()))
+        self.log_scale_range = network_scales(manifold, self.log_scale_range)
 
     @classmethod
     def options_for(cls, names: set[str]) -> dict[str, Any]:

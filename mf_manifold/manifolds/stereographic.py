@@ -65,9 +65,16 @@ def pair(manifold: Stereographic, x: Tensor, y: Tensor) -> Pair:
 def _(manifold: Stereographic, point_shape: Shape) -> None:
     if len(point_shape) != 1 or point_shape[0] < 1:
         raise ValueError(f"Expected a point shape (d,) on a stereographic projection, got {tuple(point_shape)}.")
+    if not manifold.k.is_meta:
+        _finite(manifold)
+
+
+def _finite(manifold: Stereographic) -> float:
+    """The curvature as a number."""
     k = manifold.k.detach()
-    if not k.is_meta and not (k.ndim == 0 and math.isfinite(float(k))):
-        raise ValueError(f"Expected one finite curvature for all coordinates, got {k.tolist()}.")
+    if not (k.ndim == 0 and math.isfinite(float(k))):
+        raise ValueError(f"Expected one finite curvature, got {k.tolist()}: geoopt's balls take c from 0 to 80.")
+    return float(k)
 
 
 @geometry.to_config.register(Stereographic)
@@ -228,7 +235,7 @@ def _one_less(shape: Shape) -> Shape:
 
 @model_of.register(Stereographic)
 def _model(manifold: Stereographic) -> Model:
-    sign = float(manifold.k.detach())
+    sign = _finite(manifold)
     if sign == 0:
         return Model(geoopt.Euclidean(ndim=1), torch.zeros_like(manifold.k), lambda y: 2 * y, lambda x: x / 2, wide=True)
     return _sphere_model(manifold) if sign > 0 else _ball_model(manifold)
