@@ -17,7 +17,7 @@ from torch import Tensor
 
 import mf_manifold as mf
 from mf_manifold.kernel import Kernel, Params, kernel_families
-from mf_manifold.linalg import sym_expm
+from mf_manifold.numerics.linalg import sym_expm
 
 SIDE = 180  # density values along a side
 

@@ -12,7 +12,7 @@ from table.frames import EUCLIDEAN_STIEFEL, GRASSMANN, STIEFEL, frame
 from torch import Tensor
 
 import mf_manifold as mf
-from mf_manifold.langevin import log_normalizer
+from mf_manifold.numerics.langevin import log_normalizer
 from mf_manifold.testing.density import generator_for
 
 

@@ -19,8 +19,9 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal, kl_divergence
 
 import mf_manifold as mf
-from mf_manifold import curved, geometry, radial
+from mf_manifold import geometry
 from mf_manifold.kernels.hyperbolic import frechet_mean
+from mf_manifold.numerics import curved, radial
 from mf_manifold.testing import check_kernel
 
 LORENTZ = geoopt.Lorentz(2.5)

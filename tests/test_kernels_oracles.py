@@ -18,7 +18,7 @@ from torch import Tensor
 
 import mf_manifold as mf
 from mf_manifold.kernels.sphere_wrapped_normal import windings
-from mf_manifold.linalg import svec, sym_logm
+from mf_manifold.numerics.linalg import svec, sym_logm
 from mf_manifold.testing.density import exp_coords, generator_for
 from mf_manifold.testing.manifold import random_points
 from mf_manifold.testing.rules import graded_nodes

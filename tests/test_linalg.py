@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mf_manifold import divided_differences, linalg
+from mf_manifold.numerics import divided_differences, linalg
 
 DOUBLE = torch.float64
 DTYPES = [torch.float64, torch.float32]

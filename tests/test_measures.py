@@ -13,7 +13,7 @@ from torch import Tensor
 
 import mf_manifold as mf
 from mf_manifold import measure
-from mf_manifold.linalg import congruence, log_det_spd, sum_log_sinhc_gaps, sym_eigvals
+from mf_manifold.numerics.linalg import congruence, log_det_spd, sum_log_sinhc_gaps, sym_eigvals
 from mf_manifold.testing import ConformanceError, check_measure, check_measures, measure_coordinates
 from mf_manifold.testing.manifold import random_points
 

@@ -14,15 +14,15 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 import mf_manifold as mf
-from mf_manifold.concave import maximise
-from mf_manifold.contour import (
+from mf_manifold.distributions import KernelDistribution
+from mf_manifold.numerics.concave import maximise
+from mf_manifold.numerics.contour import (
     log_quadratic_normalizer,
     mean_log_quadratic_form,
     quadratic_moments,
     second_moment_matrix,
 )
-from mf_manifold.distributions import KernelDistribution
-from mf_manifold.half_line import log_moment
+from mf_manifold.numerics.half_line import log_moment
 from mf_manifold.testing.density import generator_for
 
 

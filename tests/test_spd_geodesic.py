@@ -19,12 +19,21 @@ from table.common import F64, SPD, SPD_LEM, covariance, real, spd_matrix
 from torch import Tensor
 
 import mf_manifold as mf
-from mf_manifold.affine_invariant import frechet_mean, radial, square_distance, tangent
-from mf_manifold.eigenvalues3 import eigenvalues_3x3
 from mf_manifold.kernel import Params
-from mf_manifold.linalg import congruence, sum_log_sinhc_gaps, sym, sym_eigvals, sym_inv_sqrtm, sym_logm, sym_sqrtm, unsvec
-from mf_manifold.sinh_ensemble import log_noncolliding, log_normalizer, mean_square
-from mf_manifold.sinh_sampler import RATIO, _brownian, _gaussian, envelope, sample_tangent
+from mf_manifold.numerics.affine_invariant import frechet_mean, radial, square_distance, tangent
+from mf_manifold.numerics.eigenvalues3 import eigenvalues_3x3
+from mf_manifold.numerics.linalg import (
+    congruence,
+    sum_log_sinhc_gaps,
+    sym,
+    sym_eigvals,
+    sym_inv_sqrtm,
+    sym_logm,
+    sym_sqrtm,
+    unsvec,
+)
+from mf_manifold.numerics.sinh_ensemble import log_noncolliding, log_normalizer, mean_square
+from mf_manifold.numerics.sinh_sampler import RATIO, _brownian, _gaussian, envelope, sample_tangent
 from mf_manifold.testing.density import exp_coords, generator_for
 from mf_manifold.testing.manifold import random_points
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mf_manifold import bessel, circular, special
+from mf_manifold.numerics import bessel, circular, special
 
 mp.mp.dps = 50
 DTYPES = [torch.float64, torch.float32]

@@ -15,9 +15,9 @@ from table.submanifolds import BOWL, CAP, CIRCLE, CYLINDER, ELLIPSE, ELLIPSOID, 
 from torch import Tensor
 
 import mf_manifold as mf
+from mf_manifold.numerics.truncated_moments import log_truncated_moment
 from mf_manifold.testing import check_kernel
 from mf_manifold.testing.density import generator_for
-from mf_manifold.truncated_moments import log_truncated_moment
 
 G = mf.geometry
 UNIT = mf.manifolds.Ellipsoid([1.0, 1.0, 1.0])

@@ -17,13 +17,13 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 import mf_manifold as mf
-from mf_manifold import circular
 from mf_manifold.kernels.circular_statistics import concentration_from_deficit
 from mf_manifold.kernels.stein import exact_difference, stein_loss
 from mf_manifold.kernels.torus_von_mises import _angle_slope, von_mises_angles
-from mf_manifold.linalg import congruence
+from mf_manifold.numerics import circular
+from mf_manifold.numerics.linalg import congruence
+from mf_manifold.numerics.special import digamma_minus_log, multivariate_digamma_minus_log, wishart_log_constant
 from mf_manifold.quadrature import gauss_legendre
-from mf_manifold.special import digamma_minus_log, multivariate_digamma_minus_log, wishart_log_constant
 from mf_manifold.testing import check_measure, measure_coordinates
 from mf_manifold.testing.density import generator_for
 from mf_manifold.testing.manifold import random_points

@@ -16,14 +16,14 @@ from torch.distributions import kl_divergence
 
 import mf_manifold as mf
 from mf_manifold import geometry
-from mf_manifold.bessel import one_minus_bessel_ratio
 from mf_manifold.distributions import KernelDistribution
-from mf_manifold.incomplete_gamma import log_gammainc
 from mf_manifold.kernels.sphere_kent import _log_normalizer, _Shape
 from mf_manifold.kernels.sphere_von_mises_fisher import _inverse_cdf, _wood
 from mf_manifold.kernels.zonal import around
-from mf_manifold.quadratic_forms import log_ball_probability, mean_cosine, stereographic_means
-from mf_manifold.special import digamma_difference, log_gamma_ratio
+from mf_manifold.numerics.bessel import one_minus_bessel_ratio
+from mf_manifold.numerics.incomplete_gamma import log_gammainc
+from mf_manifold.numerics.quadratic_forms import log_ball_probability, mean_cosine, stereographic_means
+from mf_manifold.numerics.special import digamma_difference, log_gamma_ratio
 from mf_manifold.testing.density import generator_for
 from mf_manifold.testing.manifold import random_points
 from mf_manifold.testing.perturb import derivatives, perturbed, zero_deltas

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from .. import geometry
 from ..backends.bilinear import Bilinear
-from ..circular import log_wrapped_normal_1d
 from ..geometry import Shape
 from ..kernel import Kernel, Params, register_kernel
 from ..manifolds.chart import ChartManifold, principal
+from ..numerics.circular import log_wrapped_normal_1d
 from .ambient_normal import result_type
 from .coordinate_normal import CoordinateNormal
 from .covariance import cholesky_logdet

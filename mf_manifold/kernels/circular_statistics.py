@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..bessel import bessel_ratio, one_minus_bessel_ratio
+from ..numerics.bessel import bessel_ratio, one_minus_bessel_ratio
 
 NEWTON_STEPS = 12
 

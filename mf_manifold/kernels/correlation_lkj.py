@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from ..gamma import digamma_half_step, log_beta_half, sample_log_gamma
 from ..geometry import Shape
 from ..kernel import Kernel, Params, register_kernel
 from ..manifolds.correlation import Correlation, below, factor_or_identity, from_partial_coordinates, full_rank, sinh_z
+from ..numerics.gamma import digamma_half_step, log_beta_half, sample_log_gamma
 from .shares import shares
 
 MIN_CONCENTRATION, MAX_CONCENTRATION = 1e-3, 1e8

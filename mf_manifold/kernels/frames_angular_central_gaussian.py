@@ -16,9 +16,9 @@ from ..backends.bilinear import Bilinear
 from ..backends.pairs import bilinear_pairs
 from ..geometry import Shape
 from ..kernel import Kernel, Params, register_kernel
-from ..linalg import svec
 from ..manifolds.frames import log_det_gram, polar
 from ..manifolds.grassmann import Grassmann
+from ..numerics.linalg import svec
 from .covariance import cholesky_logdet, covariance_from_raw, num_covariance_raw
 from .shares import shares
 

@@ -10,10 +10,10 @@ from geoopt import Lorentz
 from torch import Tensor
 
 from ..backends.pairs import by_blocks
-from ..curved import sine_ratio
 from ..manifolds.lorentz import pair, radius2, shoot, time
 from ..manifolds.pairs import Pair
-from ..special import closed_form
+from ..numerics.curved import sine_ratio
+from ..numerics.special import closed_form
 
 MAX_SCALE = 10.0  # in radii of curvature: wider laws live where no coordinate has digits left
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from .. import radial
 from ..geometry import Shape
 from ..kernel import Kernel, OnManifold, Params, register_kernel
 from ..manifolds.lorentz import pair, radius2, shoot
+from ..numerics import radial
 from .hyperbolic import MAX_SCALE, all_pairs, check_finite, check_scale, frechet_mean, largest, network_scales, same_points
 from .shares import shares
 

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from ..curved import log_sinc_sqrt
 from ..geometry import Shape
 from ..kernel import Kernel, OnManifold, Params, register_kernel
 from ..manifolds.lorentz import pair, radius2, shoot
 from ..manifolds.pairs import Pair
-from ..radial import NODES, REACH, legendre
+from ..numerics.curved import log_sinc_sqrt
+from ..numerics.radial import NODES, REACH, legendre
 from .covariance import cholesky_logdet, covariance_from_raw, covariance_option, num_covariance_raw
 from .hyperbolic import (
     MAX_SCALE,

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from .. import quaternions
 from ..backends.pairs import by_blocks
 from ..geometry import Shape
 from ..kernel import Kernel, OnManifold, Params
 from ..manifolds import SpecialOrthogonal
-from ..orthogonal import log_volume, num_skew
+from ..numerics import quaternions
+from ..numerics.orthogonal import log_volume, num_skew
 from .covariance import covariance_from_raw, covariance_option, num_covariance_raw
 from .rotation_fit import fit_angle_law
 

@@ -8,9 +8,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .. import quaternions
-from ..curved import cos_sqrt, sinc_sqrt
 from ..kernel import Params
+from ..numerics import quaternions
+from ..numerics.curved import cos_sqrt, sinc_sqrt
 from .maximise import climb
 from .shares import shares
 

@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from ..backends.bilinear import Bilinear
-from ..gamma import sample_log_gamma, stirling_remainder, stirling_slope
 from ..geometry import Shape
 from ..kernel import Kernel, Params, register_kernel
 from ..manifolds.simplex import Simplex, closure
+from ..numerics.gamma import sample_log_gamma, stirling_remainder, stirling_slope
 from .shares import shares
 
 MIN_CONCENTRATION, MAX_CONCENTRATION = 1e-3, 1e12

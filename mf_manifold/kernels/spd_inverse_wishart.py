@@ -9,8 +9,8 @@ from torch import Tensor
 from ..backends.bilinear import Bilinear
 from ..geometry import Shape
 from ..kernel import Params, register_kernel
-from ..linalg import log_det_spd, svec
-from ..special import wishart_log_constant
+from ..numerics.linalg import log_det_spd, svec
+from ..numerics.special import wishart_log_constant
 from .shares import average
 from .spd_wishart import SteinFamily
 from .stein import bartlett, exact_difference, inverse_spd, rounded_up, stein_loss, whitened

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ..kernel import Params, register_kernel
-from ..linalg import svec, sym_dlogm
 from ..manifolds.spd import is_log_euclidean
+from ..numerics.linalg import svec, sym_dlogm
 from .coordinate_normal import CoordinateNormal
 from .stein import mean_volume_ratio, rounded_up
 

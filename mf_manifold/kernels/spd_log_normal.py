@@ -7,8 +7,8 @@ from torch import Tensor
 
 from ..geometry import Shape
 from ..kernel import Params, register_kernel
-from ..linalg import svec, sym_expm, sym_logm, unsvec
 from ..manifolds.spd import is_log_euclidean
+from ..numerics.linalg import svec, sym_expm, sym_logm, unsvec
 from .coordinate_normal import CoordinateNormal
 from .stein import rounded_up
 

@@ -10,12 +10,12 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from ..backends.pairs import by_blocks
-from ..climb import climb
 from ..geometry import Shape
 from ..kernel import Kernel, OnManifold, Params, register_kernel
-from ..linalg import congruence, log_det_spd, sym
 from ..manifolds.spd import is_log_euclidean
-from ..special import multivariate_digamma_minus_log, wishart_log_constant
+from ..numerics.climb import climb
+from ..numerics.linalg import congruence, log_det_spd, sym
+from ..numerics.special import multivariate_digamma_minus_log, wishart_log_constant
 from .covariance import cholesky_logdet
 from .shares import average, shares
 from .stein import bartlett, exact_difference, excess_loss, inverse_spd, mean_volume_ratio, relative, rounded_up, whitened

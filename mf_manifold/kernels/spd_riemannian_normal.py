@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from ..affine_invariant import frechet_mean, square_distance
 from ..backends.pairs import by_blocks
 from ..geometry import Shape
 from ..kernel import Kernel, OnManifold, Params, register_kernel
-from ..sinh_ensemble import log_normalizer, mean_square
-from ..sinh_sampler import sample_tangent
+from ..numerics.affine_invariant import frechet_mean, square_distance
+from ..numerics.sinh_ensemble import log_normalizer, mean_square
+from ..numerics.sinh_sampler import sample_tangent
 from .shares import shares
 from .spd_geodesic import AffineInvariantKernel
 
@@ -32,7 +32,7 @@ class SPDRiemannianNormal(AffineInvariantKernel):
               \mathrm{Pf}[\mathrm{erf}(s (k - j) / 2)]
 
     with a border of ones for odd p. The Pfaffian is evaluated as a Hankel determinant of a positive weight
-    (:mod:`mf_manifold.sinh_ensemble`), which does not cancel. The normaliser often quoted for p = 2 lacks a factor
+    (:mod:`mf_manifold.numerics.sinh_ensemble`), which does not cancel. The normaliser often quoted for p = 2 lacks a factor
     :math:`\sqrt\pi`.
 
     The law is that of the affine-invariant geometry also on the manifold with the log-Euclidean metric.
@@ -42,8 +42,8 @@ class SPDRiemannianNormal(AffineInvariantKernel):
     **Range**: ``scale`` in [1e-6, 10], condition numbers of ``loc`` and points to 1e6, any p.
     **Mean**: Fréchet, ``loc`` (affine-invariant metric).
     **Sampler**: exact rejection from a Gaussian matrix or from Brownian motions, whichever is accepted more often
-    (:mod:`mf_manifold.sinh_sampler`): at least 0.5 for p <= 5, 0.2 for p <= 8. Not pathwise. Laws so wide that samples would
-    be singular to rounding, ``s^2 (p - 1) + 2 s sqrt(2 p) > log(1 / eps)``, are refused.
+    (:mod:`mf_manifold.numerics.sinh_sampler`): at least 0.5 for p <= 5, 0.2 for p <= 8. Not pathwise. Laws so wide that samples
+    would be singular to rounding, ``s^2 (p - 1) + 2 s sqrt(2 p) > log(1 / eps)``, are refused.
     **Fit**: the Fréchet mean, and the root of ``E d^2 = mean of d^2`` by Newton steps.
 
     Shapes: ``loc`` (*B,p,p), ``scale`` (*B).

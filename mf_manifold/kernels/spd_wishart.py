@@ -12,9 +12,9 @@ from torch.distributions import constraints
 from ..backends.bilinear import Bilinear
 from ..geometry import Shape
 from ..kernel import Kernel, OnManifold, Params, register_kernel
-from ..linalg import log_det_spd, svec
 from ..manifolds.spd import is_log_euclidean
-from ..special import multivariate_digamma_minus_log, wishart_log_constant
+from ..numerics.linalg import log_det_spd, svec
+from ..numerics.special import multivariate_digamma_minus_log, wishart_log_constant
 from .shares import average, shares
 from .stein import bartlett, exact_difference, inverse_spd, mean_volume_ratio, rounded_up, stein_loss, whitened
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from ..affine_invariant import frechet_mean, radial, tangent
 from ..geometry import Shape
 from ..kernel import Kernel, OnManifold, Params, register_kernel
-from ..linalg import congruence, svec, sym, sym_expm, sym_sqrtm, unsvec
+from ..numerics.affine_invariant import frechet_mean, radial, tangent
+from ..numerics.linalg import congruence, svec, sym, sym_expm, sym_sqrtm, unsvec
 from .covariance import cholesky_logdet, covariance_from_raw, covariance_option, num_covariance_raw
 from .shares import shares
 from .spd_geodesic import AffineInvariantKernel

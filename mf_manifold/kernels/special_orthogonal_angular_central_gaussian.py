@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from .. import quaternions
 from ..backends.pairs import by_blocks
-from ..contour import mean_log_quadratic_form
 from ..geometry import Shape
 from ..kernel import Params, register_kernel
-from ..linalg import svec, sym_eigvals
 from ..manifolds import SpecialOrthogonal, UnitQuaternions
+from ..numerics import quaternions
+from ..numerics.contour import mean_log_quadratic_form
+from ..numerics.linalg import svec, sym_eigvals
 from .covariance import cholesky_logdet, covariance_from_raw, num_covariance_raw
 from .rotation import SpaceRotationKernel, whiten
 from .shares import shares

@@ -7,13 +7,13 @@ import math
 import torch
 from torch import Tensor
 
-from .. import quaternions
 from ..geometry import Shape
 from ..kernel import Params, register_kernel
-from ..linalg import sym_eigvals
 from ..manifolds import SpecialOrthogonal, UnitQuaternions
-from ..orthogonal import hat, vee
-from ..quadratic_forms import stereographic_means
+from ..numerics import quaternions
+from ..numerics.linalg import sym_eigvals
+from ..numerics.orthogonal import hat, vee
+from ..numerics.quadratic_forms import stereographic_means
 from .covariance import cholesky_logdet
 from .rotation import LOG_TWO_PI, CovarianceKernel, whiten
 

@@ -8,12 +8,12 @@ import geoopt
 import torch
 from torch import Tensor
 
-from .. import quaternions
-from ..curved import sinc_sqrt
 from ..geometry import Shape
 from ..kernel import Params, register_kernel
 from ..manifolds import SpecialOrthogonal, UnitQuaternions
-from ..special import angle2_from_chord2
+from ..numerics import quaternions
+from ..numerics.curved import sinc_sqrt
+from ..numerics.special import angle2_from_chord2
 from .rejection import accepted
 from .rotation import LOG_TWO_PI, LocationKernel
 

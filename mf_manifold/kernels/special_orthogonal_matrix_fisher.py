@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from .. import quaternions
 from ..backends.bilinear import Bilinear
-from ..contour import log_quadratic_excess, log_quadratic_normalizer, quadratic_moments
 from ..geometry import Shape
 from ..kernel import Kernel, Params, register_kernel
-from ..linalg import svec, sym
 from ..manifolds import SpecialOrthogonal, UnitQuaternions
-from ..orthogonal import hat, nearest_rotation, proper_singular_values, proper_svd
+from ..numerics import quaternions
+from ..numerics.contour import log_quadratic_excess, log_quadratic_normalizer, quadratic_moments
+from ..numerics.linalg import svec, sym
+from ..numerics.orthogonal import hat, nearest_rotation, proper_singular_values, proper_svd
 from .covariance import covariance_from_raw, num_covariance_raw
 from .rejection import accepted
 from .rotation import SpaceRotationKernel
@@ -69,7 +69,7 @@ class MatrixFisher(SpaceRotationKernel):
     **Sampler**: rejection from an angular central Gaussian law of quaternions, acceptance from 0.45; no pathwise gradient.
     ``fit`` maximises the concave likelihood of the eigenvalues of ``E q q^T`` by Newton's method, concentrations capped at 1e6.
 
-    Shapes: ``concentration`` the matrix F (*B,3,3), also for quaternions.
+    Shapes: ``concentration_matrix`` F (*B,3,3), also for quaternions.
 
     Raises:
         ValueError: a concentration that is not finite, n other than 3.
@@ -81,13 +81,13 @@ class MatrixFisher(SpaceRotationKernel):
 
     >>> import torch, mf_manifold as mf
     >>> f = torch.zeros(3, 3, dtype=torch.float64)
-    >>> d = mf.distribution(mf.manifolds.SpecialOrthogonal(), "matrix_fisher", concentration=f, measure="haar")
+    >>> d = mf.distribution(mf.manifolds.SpecialOrthogonal(), "matrix_fisher", concentration_matrix=f, measure="haar")
     >>> round(float(d.log_prob(torch.eye(3).double())) + 0.0, 6)    # uniform
     0.0
     """
 
-    parameter_names = ("concentration",)
-    location = "concentration"
+    parameter_names = ("concentration_matrix",)
+    location = "concentration_matrix"
     exactness = "numeric normaliser"
     mean_kind = "frechet"
     has_rsample = False
@@ -95,11 +95,11 @@ class MatrixFisher(SpaceRotationKernel):
 
     @property
     def event_shapes(self) -> Mapping[str, Shape]:
-        return {"concentration": (3, 3)}
+        return {"concentration_matrix": (3, 3)}
 
     @property
     def param_constraints(self) -> Mapping[str, constraints.Constraint]:
-        return {"concentration": constraints.independent(constraints.real, 2)}
+        return {"concentration_matrix": constraints.independent(constraints.real, 2)}
 
     def _matrix(self, x: Tensor) -> Tensor:
         if isinstance(self.manifold, SpecialOrthogonal):
@@ -107,7 +107,7 @@ class MatrixFisher(SpaceRotationKernel):
         return quaternions.to_matrix(self.quaternion(x))
 
     def _log_prob(self, x: Tensor, w: Params) -> Tensor:
-        f = w["concentration"].double()
+        f = w["concentration_matrix"].double()
         shape = _shape(f)
         away = self._matrix(x) - shape.mode
         exponent = -((away @ shape.factor) * away).sum((-2, -1)) / 2
@@ -117,7 +117,7 @@ class MatrixFisher(SpaceRotationKernel):
 
     def bilinear(self, x: Tensor, w: Params) -> Bilinear:
         # the quadratic form of _log_prob multiplied out
-        f, r = self.expand(w, self.batch_shape(w))["concentration"].double(), self._matrix(x)
+        f, r = self.expand(w, self.batch_shape(w))["concentration_matrix"].double(), self._matrix(x)
         shape = _shape(f)
         phi = torch.cat([r.flatten(1), svec(r.mT @ r)], dim=-1)
         psi = torch.cat([f.flatten(1), -svec(shape.factor) / 2], dim=-1)
@@ -126,7 +126,7 @@ class MatrixFisher(SpaceRotationKernel):
         return Bilinear(phi, psi, bias, self._base_ratio(x))
 
     def centered(self, points: Tensor, scale: Tensor) -> Params:
-        return {"concentration": self._matrix(points).to(points.dtype) / (2 * scale.square()[..., None, None])}
+        return {"concentration_matrix": self._matrix(points).to(points.dtype) / (2 * scale.square()[..., None, None])}
 
     @property
     def num_raw_shape(self) -> int:
@@ -137,10 +137,10 @@ class MatrixFisher(SpaceRotationKernel):
         precision = torch.linalg.inv(covariance_from_raw(self, shape, 3).double())
         eye = torch.eye(3, dtype=precision.dtype, device=points.device)
         trace = precision.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None]
-        return {"concentration": (self._matrix(points) @ (trace / 2 * eye - precision)).to(points.dtype)}
+        return {"concentration_matrix": (self._matrix(points) @ (trace / 2 * eye - precision)).to(points.dtype)}
 
     def rsample(self, w: Params, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
-        f = w["concentration"].detach()
+        f = w["concentration_matrix"].detach()
         u, s, v = proper_svd(f.double())
         shape = (*sample_shape, *f.shape[:-2])
         rates = -_below_top(s)
@@ -149,23 +149,23 @@ class MatrixFisher(SpaceRotationKernel):
         return (r if isinstance(self.manifold, SpecialOrthogonal) else quaternions.from_matrix(r)).to(f.dtype)
 
     def mean(self, w: Params) -> Tensor:
-        mode = nearest_rotation(w["concentration"])
+        mode = nearest_rotation(w["concentration_matrix"])
         return mode if isinstance(self.manifold, SpecialOrthogonal) else quaternions.from_matrix(mode)
 
     def entropy(self, w: Params) -> Tensor:
-        a = _below_top(proper_singular_values(w["concentration"].double()))
+        a = _below_top(proper_singular_values(w["concentration_matrix"].double()))
         moments = quadratic_moments(a)
         entropy = moments.log_excess - LOG_SPHERE + LOG_VOLUME - (a * moments.second).sum(-1)
-        return entropy.to(w["concentration"].dtype)
+        return entropy.to(w["concentration_matrix"].dtype)
 
     def kl_divergence(self, w: Params, other: Kernel, v: Params) -> Tensor:
         if not isinstance(other, MatrixFisher):
             return super().kl_divergence(w, other, v)
-        f, g = w["concentration"].double(), v["concentration"].double()
+        f, g = w["concentration_matrix"].double(), v["concentration_matrix"].double()
         target = _shape(g)
         away = _mean_matrix(f) - target.mode
         exponent = (target.factor * (target.mode.mT @ away)).sum((-2, -1)) + ((g - g.detach()) * away).sum((-2, -1))
-        return (target.log_norm - exponent).to(w["concentration"].dtype) - self.entropy(w)
+        return (target.log_norm - exponent).to(w["concentration_matrix"].dtype) - self.entropy(w)
 
     def fit(self, x: Tensor, weights: Tensor | None = None) -> Params:
         q = self.quaternion(x)
@@ -174,7 +174,7 @@ class MatrixFisher(SpaceRotationKernel):
         second = moments.clamp_min(floor) / moments.clamp_min(floor).sum()
         rates = torch.nn.functional.pad(_bingham_rates(second[:3]), (0, 1))
         form = (axes * (rates.mean() - rates)) @ axes.mT
-        return {"concentration": _from_form(form).to(x.dtype)}
+        return {"concentration_matrix": _from_form(form).to(x.dtype)}
 
 
 def _from_form(form: Tensor) -> Tensor:

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from .. import quaternions
 from ..backends.pairs import by_blocks
 from ..geometry import Shape
 from ..kernel import Params, register_kernel
-from ..linalg import svec
 from ..manifolds import SpecialOrthogonal, UnitQuaternions
+from ..numerics import quaternions
+from ..numerics.linalg import svec
 from .covariance import cholesky_logdet, covariance_from_raw, covariance_option, num_covariance_raw
 from .rotation import LOG_TWO_PI, SpaceRotationKernel, whiten
 

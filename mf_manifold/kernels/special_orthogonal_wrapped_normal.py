@@ -8,13 +8,14 @@ import geoopt
 import torch
 from torch import Tensor
 
-from .. import geometry, quaternions
-from ..circular import log_wrapped_normal_1d
-from ..curved import cos_sqrt, sinc_sqrt
+from .. import geometry
 from ..geometry import Shape
 from ..kernel import Params, register_kernel
 from ..manifolds import SpecialOrthogonal, UnitQuaternions
-from ..special import angle2_from_chord2
+from ..numerics import quaternions
+from ..numerics.circular import log_wrapped_normal_1d
+from ..numerics.curved import cos_sqrt, sinc_sqrt
+from ..numerics.special import angle2_from_chord2
 from .rotation import LOG_TWO_PI, CovarianceKernel, whiten
 
 MAX_SCALE = 20.0

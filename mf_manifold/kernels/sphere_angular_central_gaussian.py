@@ -11,10 +11,10 @@ from torch.distributions import constraints
 
 from .. import geometry
 from ..backends.pairs import by_blocks
-from ..contour import mean_log_quadratic_form
 from ..geometry import Shape
 from ..kernel import Kernel, Params, register_kernel
-from ..linalg import congruence, svec, sym_eigvals
+from ..numerics.contour import mean_log_quadratic_form
+from ..numerics.linalg import congruence, svec, sym_eigvals
 from .covariance import colour, covariance_from_raw, num_covariance_raw, whitening
 from .shares import shares
 

@@ -11,11 +11,11 @@ from torch.distributions import constraints
 
 from .. import geometry
 from ..backends.bilinear import Bilinear
-from ..concave import maximise
-from ..contour import log_matrix_normalizer, quadratic_moments, second_moment_matrix
 from ..geometry import Shape
 from ..kernel import Kernel, Params, register_kernel
-from ..linalg import svec, sym, sym_eigvals
+from ..numerics.concave import maximise
+from ..numerics.contour import log_matrix_normalizer, quadratic_moments, second_moment_matrix
+from ..numerics.linalg import svec, sym, sym_eigvals
 from .covariance import num_covariance_raw, unit_lower
 from .quadratic import sample_axes
 from .shares import shares

@@ -11,7 +11,7 @@ from torch.distributions import constraints
 
 from ..geometry import Shape
 from ..kernel import Params, register_kernel
-from ..special import digamma_difference, log_gamma_ratio
+from ..numerics.special import digamma_difference, log_gamma_ratio
 from .maximise import best_location, mean_direction, root, weighted
 from .zonal import ZonalKernel, around, chords
 

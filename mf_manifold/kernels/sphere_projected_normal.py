@@ -13,11 +13,11 @@ from torch.distributions import constraints
 
 from .. import geometry
 from ..backends.pairs import by_blocks
-from ..concave import maximise
 from ..geometry import Shape
-from ..half_line import log_moment
 from ..kernel import Kernel, Params, register_kernel
 from ..manifolds.sphere import chord2
+from ..numerics.concave import maximise
+from ..numerics.half_line import log_moment
 from .covariance import colour, covariance_from_raw, covariance_option, num_covariance_raw, whitening
 from .shares import shares
 from .zonal import product_suffices

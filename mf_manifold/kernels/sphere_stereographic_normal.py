@@ -12,7 +12,7 @@ from torch import Tensor
 from .. import geometry
 from ..geometry import Shape
 from ..kernel import Params, register_kernel
-from ..quadratic_forms import stereographic_means
+from ..numerics.quadratic_forms import stereographic_means
 from .maximise import best_location, mean_direction, weighted
 from .tangent_normal import Spread, TangentKernel
 from .zonal import chords

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from .. import geometry
 from ..geometry import Shape
-from ..incomplete_gamma import log_gammainc, log_gammainc_slope
 from ..kernel import Params, register_kernel
-from ..quadratic_forms import log_ball_probability, tilting
+from ..numerics.incomplete_gamma import log_gammainc, log_gammainc_slope
+from ..numerics.quadratic_forms import log_ball_probability, tilting
 from .rejection import accepted
 from .tangent_normal import Spread, TangentKernel, largest_scale
 from .zonal import around

@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from ..backends.bilinear import Bilinear
-from ..bessel import bessel_ratio, log_vmf_normalizer, one_minus_bessel_ratio
 from ..geometry import Shape
 from ..kernel import Kernel, OnManifold, Params, register_kernel
 from ..manifolds.sphere import chord2
+from ..numerics.bessel import bessel_ratio, log_vmf_normalizer, one_minus_bessel_ratio
 from .maximise import mean_direction, root, weighted
 from .rejection import accepted
 from .zonal import around, unit

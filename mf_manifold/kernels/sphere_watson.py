@@ -12,11 +12,11 @@ from torch.distributions import constraints
 from .. import geometry
 from ..backends.bilinear import Bilinear
 from ..backends.pairs import by_blocks
-from ..concave import maximise
-from ..contour import log_quadratic_excess, quadratic_moments
 from ..geometry import Shape
 from ..kernel import Kernel, OnManifold, Params, register_kernel
 from ..manifolds.sphere import chord2
+from ..numerics.concave import maximise
+from ..numerics.contour import log_quadratic_excess, quadratic_moments
 from .quadratic import sample_axes
 from .shares import shares
 from .sphere_angular_central_gaussian import squares

@@ -13,7 +13,7 @@ from torch import Tensor
 from .. import geometry
 from ..geometry import Shape
 from ..kernel import Params, register_kernel
-from ..quadratic_forms import mean_cosine
+from ..numerics.quadratic_forms import mean_cosine
 from .tangent_normal import Spread, TangentKernel, largest_scale
 
 MAX_SCALE = 20.0

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..linalg import sym
+from ..numerics.linalg import sym
 from .covariance import cholesky_logdet
 
 NEAR = 0.5  # relative distance up to which differences are taken before factors

@@ -12,13 +12,13 @@ from torch.distributions import constraints
 
 from .. import geometry
 from ..backends.bilinear import Bilinear
-from ..bessel import bessel_ratio
 from ..geometry import Shape
 from ..kernel import Kernel, OnManifold, Params, register_kernel
-from ..langevin import log_normalizer, log_vmf_deficit
-from ..linalg import svec, sym, sym_eigvals
 from ..manifolds.frames import polar
 from ..manifolds.stiefel import is_canonical
+from ..numerics.bessel import bessel_ratio
+from ..numerics.langevin import log_normalizer, log_vmf_deficit
+from ..numerics.linalg import svec, sym, sym_eigvals
 from .covariance import covariance_from_raw, num_covariance_raw
 from .shares import shares
 from .sphere_von_mises_fisher import VonMisesFisher

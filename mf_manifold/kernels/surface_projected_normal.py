@@ -9,7 +9,7 @@ from ..geometry import Shape
 from ..kernel import Params, register_kernel
 from ..manifolds.ellipsoid import Ellipsoid
 from ..manifolds.torus_of_revolution import TorusOfRevolution
-from ..truncated_moments import log_truncated_moment
+from ..numerics.truncated_moments import log_truncated_moment
 from .ambient_normal import AmbientNormal, result_type
 
 

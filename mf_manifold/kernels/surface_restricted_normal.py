@@ -17,7 +17,7 @@ from ..kernel import Params, register_kernel
 from ..manifolds.chart import ChartManifold
 from ..manifolds.star_shaped import StarShaped
 from ..manifolds.torus_of_revolution import TorusOfRevolution
-from ..product_rules import cells, grid
+from ..numerics.product_rules import cells, grid
 from .ambient_normal import AmbientNormal, result_type
 
 MAX_NODES = 2**20  # of the surface's grid

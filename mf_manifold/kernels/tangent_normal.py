@@ -14,7 +14,7 @@ from torch.distributions import constraints
 from ..backends.pairs import by_blocks
 from ..geometry import Shape
 from ..kernel import Kernel, OnManifold, Params
-from ..linalg import svec, sym_eigvals
+from ..numerics.linalg import svec, sym_eigvals
 from .covariance import SemidefiniteToRounding, cholesky_logdet, covariance_from_raw, covariance_option, num_covariance_raw
 from .zonal import chord_blocks, chords, largest, product_suffices, unit
 

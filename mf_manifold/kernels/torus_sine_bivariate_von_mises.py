@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from ..backends.bilinear import Bilinear
-from ..climb import climb
 from ..geometry import Shape
 from ..kernel import Kernel, OnManifold, Params, register_kernel
 from ..manifolds.torus import Torus, wrap
-from ..sine_model import SineModel
+from ..numerics.climb import climb
+from ..numerics.sine_model import SineModel
 from .circular_statistics import mean_angles
 from .rejection import accepted
 from .shares import shares

@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from ..backends.bilinear import Bilinear
-from ..bessel import bessel_ratio, log_vmf_normalizer, one_minus_bessel_ratio
 from ..geometry import Shape
 from ..kernel import Kernel, OnManifold, Params, register_kernel
 from ..manifolds.torus import Torus, wrap
+from ..numerics.bessel import bessel_ratio, log_vmf_normalizer, one_minus_bessel_ratio
 from ..quadrature import gauss_legendre
 from .circular_statistics import concentration_from_deficit, mean_angles
 from .rejection import accepted

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from ..circular import log_wrapped_normal_1d, wrapped_normal_entropy
-from ..climb import climb
 from ..geometry import Shape
 from ..kernel import Kernel, OnManifold, Params, register_kernel
 from ..manifolds.torus import Torus, wrap
+from ..numerics.circular import log_wrapped_normal_1d, wrapped_normal_entropy
+from ..numerics.climb import climb
 from .circular_statistics import mean_angles
 from .covariance import cholesky_logdet, covariance_from_raw, covariance_option, num_covariance_raw
 from .shares import average, shares

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from .. import geometry
 from ..geometry import Shape
-from ..linalg import sym
 from ..measure import register_measure, zeros_like_batch
+from ..numerics.linalg import sym
 from . import register_config
 
 

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from ..linalg import sym_inv_sqrtm
+from ..numerics.linalg import sym_inv_sqrtm
 
 
 def inverse_root(gram: Tensor) -> Tensor:

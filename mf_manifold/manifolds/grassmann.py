@@ -11,9 +11,9 @@ from torch import Tensor
 
 from .. import geometry
 from ..geometry import Shape
-from ..linalg import sym, sym_sqrtm
 from ..measure import register_measure, zeros_like_batch
-from ..special import log_sinc_abs
+from ..numerics.linalg import sym, sym_sqrtm
+from ..numerics.special import log_sinc_abs
 from . import register_config
 from .frames import complement, log_multigamma, off_orthonormal, polar, rotated
 

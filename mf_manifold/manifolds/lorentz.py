@@ -14,8 +14,8 @@ from geoopt import Lorentz
 from torch import Tensor
 
 from .. import geometry
-from ..curved import cos_sqrt, log_sinc_sqrt, sinc_sqrt
 from ..geometry import Shape
+from ..numerics.curved import cos_sqrt, log_sinc_sqrt, sinc_sqrt
 from . import register_config
 from .pairs import Pair
 

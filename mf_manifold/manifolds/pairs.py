@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..curved import arc_ratio, sine_ratio
+from ..numerics.curved import arc_ratio, sine_ratio
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from .. import geometry
 from ..geometry import Shape
-from ..linalg import (
+from ..measure import register_measure, zeros_like_batch
+from ..numerics.linalg import (
     congruence,
     log_det_dexpm,
     log_det_spd,
@@ -33,7 +34,6 @@ from ..linalg import (
     sym_sqrtm,
     unsvec,
 )
-from ..measure import register_measure, zeros_like_batch
 from . import register_config
 
 

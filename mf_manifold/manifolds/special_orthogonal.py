@@ -9,11 +9,12 @@ import geoopt
 import torch
 from torch import Tensor
 
-from .. import geometry, quaternions
-from ..curved import sinc_sqrt
+from .. import geometry
 from ..geometry import Shape
 from ..measure import register_measure, zeros_like_batch
-from ..orthogonal import (
+from ..numerics import quaternions
+from ..numerics.curved import sinc_sqrt
+from ..numerics.orthogonal import (
     angles_between,
     hat,
     log_rotation,
@@ -23,7 +24,7 @@ from ..orthogonal import (
     skew_phases,
     vee,
 )
-from ..special import log_sinc_abs
+from ..numerics.special import log_sinc_abs
 from . import register_config
 
 

@@ -11,10 +11,10 @@ from geoopt import Sphere
 from torch import Tensor
 
 from .. import geometry
-from ..curved import cos_sqrt, sinc_sqrt
 from ..geometry import Shape
 from ..measure import register_measure, zeros_like_batch
-from ..special import angle2_from_chord2, log_sinc_abs
+from ..numerics.curved import cos_sqrt, sinc_sqrt
+from ..numerics.special import angle2_from_chord2, log_sinc_abs
 from . import register_config
 
 register_config("Sphere", lambda config: Sphere())

@@ -12,7 +12,7 @@ from torch import Tensor
 from .. import geometry
 from ..geometry import Shape
 from ..measure import register_measure
-from ..product_rules import grid
+from ..numerics.product_rules import grid
 from .embedded import EmbeddedManifold, Parametrisation, hypersurface_frame, reject
 
 NODES = {2: [4096], 3: [512, 256]}

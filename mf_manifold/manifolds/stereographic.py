@@ -16,10 +16,10 @@ from geoopt import PoincareBall, SphereProjection, Stereographic
 from torch import Tensor, nn
 
 from .. import geometry
-from ..curved import cos_sqrt, log_sinc_sqrt, sinc_sqrt
 from ..geometry import Shape
 from ..measure import register_measure
 from ..model import Model, model_of
+from ..numerics.curved import cos_sqrt, log_sinc_sqrt, sinc_sqrt
 from . import register_config
 from .lorentz import from_space, time
 from .pairs import Pair, RoundPair

@@ -9,12 +9,13 @@ import geoopt
 import torch
 from torch import Tensor
 
-from .. import geometry, quaternions
-from ..curved import cos_sqrt, sinc_sqrt
+from .. import geometry
 from ..geometry import Shape
 from ..measure import register_measure, zeros_like_batch
-from ..orthogonal import log_volume
-from ..special import log_sinc_abs
+from ..numerics import quaternions
+from ..numerics.curved import cos_sqrt, sinc_sqrt
+from ..numerics.orthogonal import log_volume
+from ..numerics.special import log_sinc_abs
 from . import register_config
 from .special_orthogonal import SpecialOrthogonal
 

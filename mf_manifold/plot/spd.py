@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..linalg import sym_expm, sym_logm
 from ..mixture import Mixture
+from ..numerics.linalg import sym_expm, sym_logm
 from .common import (
     COLORMAP,
     Array,

@@ -11,7 +11,7 @@ from torch.distributions import constraints
 
 from .. import geometry
 from ..kernel import Kernel, OnManifold, Params
-from ..linalg import sym_sqrtm, unsvec
+from ..numerics.linalg import sym_sqrtm, unsvec
 from .density import exp_coords
 
 DEFINITE = (type(constraints.positive_definite), type(constraints.positive_semidefinite))

@@ -14,8 +14,8 @@ import mpmath as mp
 import torch
 
 import mf_manifold as mf
-from mf_manifold import quaternions
-from mf_manifold.orthogonal import hat, num_skew
+from mf_manifold.numerics import quaternions
+from mf_manifold.numerics.orthogonal import hat, num_skew
 
 mp.mp.dps = 50
 SO, UNIT = mf.manifolds.SpecialOrthogonal(), mf.manifolds.UnitQuaternions()
@@ -263,7 +263,7 @@ def quaternion_law_rows() -> list[Row]:
         f = u @ torch.diag(torch.tensor(values, dtype=torch.float64)) @ v.T
         width = 1 / (1 + values[1] + values[2]) ** 0.5
         x = away(u @ v.T, min(width, 2.0))
-        rows.append(row("matrix_fisher", {"concentration": f}, x, fisher(f, x)))
+        rows.append(row("matrix_fisher", {"concentration_matrix": f}, x, fisher(f, x)))
     for length in (0.0, 1e-3, 1.0, 5.0, 40.0, 1e3, 2e4):
         direction = quaternions.unit(normal(4))
         x = quaternions.unit(direction + normal(4) / (1 + length))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 import mf_manifold as mf
 from mf_manifold.kernel import Params
-from mf_manifold.linalg import congruence
+from mf_manifold.numerics.linalg import congruence
 from mf_manifold.testing import KERNEL_CHECKS
 from mf_manifold.testing.density import generator_for
 from mf_manifold.testing.symmetry import random_rotation

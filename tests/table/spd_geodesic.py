@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from mf_manifold.linalg import congruence
+from mf_manifold.numerics.linalg import congruence
 from mf_manifold.testing.density import generator_for
 
 from .common import F64, SPD, SPD_LEM, Case, Params, case, covariance, real, spd_matrix

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mf_manifold.kernel import Params
-from mf_manifold.linalg import congruence
+from mf_manifold.numerics.linalg import congruence
 from mf_manifold.testing import KERNEL_CHECKS
 from mf_manifold.testing.density import generator_for
 

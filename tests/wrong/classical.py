@@ -11,7 +11,6 @@ from table.common import PLANE, SPD, SPHERE, TORUS, real, spd_matrix, unit_vecto
 from torch import Tensor
 
 from mf_manifold import geometry
-from mf_manifold.bessel import log_vmf_normalizer
 from mf_manifold.geometry import Shape
 from mf_manifold.kernel import Kernel, Params
 from mf_manifold.kernels.coordinate_normal import EuclideanNormal
@@ -20,7 +19,8 @@ from mf_manifold.kernels.spd_wishart import SPDWishart
 from mf_manifold.kernels.sphere_von_mises_fisher import VonMisesFisher
 from mf_manifold.kernels.sphere_wrapped_normal import SphereWrappedNormal
 from mf_manifold.kernels.torus_wrapped_normal import TorusWrappedNormal
-from mf_manifold.special import log_sinhc, wishart_log_constant
+from mf_manifold.numerics.bessel import log_vmf_normalizer
+from mf_manifold.numerics.special import log_sinhc, wishart_log_constant
 from wrong.common import Mutant
 
 

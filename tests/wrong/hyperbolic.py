@@ -17,7 +17,7 @@ from mf_manifold.kernels.lorentz_riemannian_normal import HyperbolicRiemannianNo
 from mf_manifold.kernels.lorentz_wrapped_normal import HyperbolicWrappedNormal
 from mf_manifold.kernels.stereographic import StereographicKernel
 from mf_manifold.manifolds.lorentz import pair, radius2, shoot
-from mf_manifold.special import log_sinhc
+from mf_manifold.numerics.special import log_sinhc
 from wrong.common import Mutant
 
 

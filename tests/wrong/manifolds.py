@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mf_manifold import geometry
 from mf_manifold.geometry import Shape
-from mf_manifold.special import log_sinc_abs
+from mf_manifold.numerics.special import log_sinc_abs
 
 
 class ChordSphere(geoopt.Sphere):

@@ -9,13 +9,13 @@ from table.common import SPHERE, covariance, real, unit_vector
 from torch import Tensor
 
 from mf_manifold.geometry import Shape, project
-from mf_manifold.half_line import log_moment
 from mf_manifold.kernel import Params
 from mf_manifold.kernels.sphere_angular_central_gaussian import AngularCentralGaussian
 from mf_manifold.kernels.sphere_bingham import Bingham
 from mf_manifold.kernels.sphere_projected_normal import ProjectedNormal
 from mf_manifold.kernels.sphere_watson import Watson
-from mf_manifold.linalg import sym_eigvals
+from mf_manifold.numerics.half_line import log_moment
+from mf_manifold.numerics.linalg import sym_eigvals
 
 from .common import Mutant
 

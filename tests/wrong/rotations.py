@@ -9,8 +9,6 @@ from table.common import covariance, real
 from table.rotations import ROTATIONS, concentration, quaternion, rotation
 from torch import Tensor
 
-from mf_manifold import quaternions
-from mf_manifold.contour import log_quadratic_excess
 from mf_manifold.geometry import Shape
 from mf_manifold.kernel import Params
 from mf_manifold.kernels.special_orthogonal_angular_central_gaussian import RotationACG
@@ -19,7 +17,9 @@ from mf_manifold.kernels.special_orthogonal_isotropic_normal import IsotropicNor
 from mf_manifold.kernels.special_orthogonal_matrix_fisher import MatrixFisher, _below_top
 from mf_manifold.kernels.special_orthogonal_projected_normal import RotationProjectedNormal
 from mf_manifold.kernels.special_orthogonal_wrapped_normal import RotationWrappedNormal
-from mf_manifold.special import angle2_from_chord2
+from mf_manifold.numerics import quaternions
+from mf_manifold.numerics.contour import log_quadratic_excess
+from mf_manifold.numerics.special import angle2_from_chord2
 from wrong.common import Mutant
 
 
@@ -85,9 +85,9 @@ class UnsignedSingularValues(MatrixFisher):
     """The normaliser from the ordinary singular values, whatever the sign of the determinant."""
 
     def _log_prob(self, x: Tensor, w: Params) -> Tensor:
-        s = torch.linalg.svdvals(w["concentration"].double())
+        s = torch.linalg.svdvals(w["concentration_matrix"].double())
         log_norm = log_quadratic_excess(_below_top(s)) + s.sum(-1) - math.log(2 * math.pi**2)
-        return (w["concentration"] * x).sum((-2, -1)) - log_norm - math.log(8 * math.pi**2)
+        return (w["concentration_matrix"] * x).sum((-2, -1)) - log_norm - math.log(8 * math.pi**2)
 
 
 class CayleyPower(CayleyNormal):
@@ -123,7 +123,7 @@ class ScalarLast(RotationProjectedNormal):
 def mutants() -> list[Mutant]:
     """Each with the check that must catch it."""
     shape, wide = (3, 3), {"loc": rotation(3), "scale": real(1.2)}
-    narrow, flat = {**wide, "scale": real(0.1)}, {"concentration": concentration([3.0, 2.0, -2.0])}
+    narrow, flat = {**wide, "scale": real(0.1)}, {"concentration_matrix": concentration([3.0, 2.0, -2.0])}
     vector = {"loc": quaternion()}
     return [
         Mutant(OneWinding(ROTATIONS, shape), wide, "normalisation"),

@@ -8,12 +8,12 @@ import torch
 from table.common import SPD, real, spd_matrix
 from torch import Tensor
 
-from mf_manifold.affine_invariant import radial, square_distance, tangent
 from mf_manifold.kernel import Params
 from mf_manifold.kernels.spd_riemannian_normal import SPDRiemannianNormal
 from mf_manifold.kernels.spd_wrapped_normal import SPDWrappedNormal
-from mf_manifold.linalg import sym_eigvals
-from mf_manifold.special import log_sinhc
+from mf_manifold.numerics.affine_invariant import radial, square_distance, tangent
+from mf_manifold.numerics.linalg import sym_eigvals
+from mf_manifold.numerics.special import log_sinhc
 from wrong.common import Mutant
 
 

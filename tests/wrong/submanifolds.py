@@ -16,7 +16,7 @@ from mf_manifold.kernels.chart_pushforward_normal import PushforwardNormal
 from mf_manifold.kernels.star_shaped_radial_normal import RadialNormal
 from mf_manifold.kernels.surface_projected_normal import SurfaceProjectedNormal
 from mf_manifold.kernels.surface_restricted_normal import RestrictedNormal
-from mf_manifold.truncated_moments import log_truncated_moment
+from mf_manifold.numerics.truncated_moments import log_truncated_moment
 
 from .common import Mutant
 

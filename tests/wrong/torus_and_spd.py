@@ -8,7 +8,6 @@ import torch
 from table.common import SPD, TORUS, real, spd_matrix
 from torch import Tensor
 
-from mf_manifold.bessel import log_vmf_normalizer
 from mf_manifold.geometry import Shape
 from mf_manifold.kernel import Kernel, Params
 from mf_manifold.kernels.spd_inverse_wishart import SPDInverseWishart
@@ -17,6 +16,7 @@ from mf_manifold.kernels.spd_matrix_beta_prime import SPDMatrixBetaPrime
 from mf_manifold.kernels.torus_sine_bivariate_von_mises import SineBivariateVonMises
 from mf_manifold.kernels.torus_von_mises import VonMises
 from mf_manifold.kernels.torus_wrapped_normal import TorusWrappedNormal
+from mf_manifold.numerics.bessel import log_vmf_normalizer
 from wrong.common import Mutant
 
 

@@ -10,7 +10,6 @@ from table.common import SPHERE, covariance, real, unit_vector
 from torch import Tensor
 
 from mf_manifold import geometry
-from mf_manifold.bessel import bessel_ratio, log_vmf_normalizer
 from mf_manifold.geometry import Shape
 from mf_manifold.kernel import Params
 from mf_manifold.kernels.sphere_kent import Kent
@@ -20,6 +19,7 @@ from mf_manifold.kernels.sphere_stereographic_normal import StereographicNormal
 from mf_manifold.kernels.sphere_truncated_normal import TruncatedNormal
 from mf_manifold.kernels.sphere_von_mises_fisher import VonMisesFisher
 from mf_manifold.kernels.tangent_normal import Spread
+from mf_manifold.numerics.bessel import bessel_ratio, log_vmf_normalizer
 
 from .common import Mutant
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...geometry import Shape
-from ...linalg import congruence, svec, sym_inv_sqrtm, sym_logm
+from ...numerics.linalg import congruence, svec, sym_inv_sqrtm, sym_logm
 from ..density import Density, pilot
 from ..measures import Coordinates, measure_coordinates
 from ..perturb import special_points

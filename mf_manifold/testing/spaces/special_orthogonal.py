@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ... import geometry, quaternions
+from ... import geometry
 from ...geometry import Shape
 from ...manifolds import SpecialOrthogonal, UnitQuaternions
-from ...orthogonal import log_volume, num_skew, vee
+from ...numerics import quaternions
+from ...numerics.orthogonal import log_volume, num_skew, vee
 from ..density import Density, exp_coords, pilot
 from ..measures import Coordinates, measure_coordinates
 from ..perturb import special_points

@@ -17,7 +17,7 @@ from ... import geometry
 from ...geometry import Shape
 from ...manifolds.frames import complement
 from ...manifolds.stiefel import is_canonical
-from ...special import log_sinc_abs
+from ...numerics.special import log_sinc_abs
 from ..density import NormalChart, chart
 from ..perturb import special_points
 from ..steps import distance, has_geodesics

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .backends.derivative import Gradients, first_derivative
+from ..backends.derivative import Gradients, first_derivative
 
 ONCE = "Expected at most one derivative of singular values, nearest rotations and their logarithms, got a second one."
 

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..quadrature import gauss_legendre
 from .bessel import bessel_ratio, one_minus_bessel_ratio
-from .quadrature import gauss_legendre
 
 NODES = 128  # on each side of the mode: 64 do, except where two modes are about to part
 BISECTIONS = 60
