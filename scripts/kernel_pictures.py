@@ -168,7 +168,8 @@ MAPS: dict[str, Map] = {
 BOUNDED = mf.manifolds.ChartManifold(
     BOWL.embedding, 2, coordinates=lambda x: x[..., :2], box=[(-1.3, 1.3), (-1.3, 1.3)]
 )
-MAPS["ChartManifold-restricted_normal"] = replace(MAPS["ChartManifold"], manifold=BOUNDED, caption="bounded graph")
+for law in ("restricted_normal", "uniform"):
+    MAPS[f"ChartManifold-{law}"] = replace(MAPS["ChartManifold"], manifold=BOUNDED, caption="bounded graph")
 # laws that look best, or exist, elsewhere than at a bump of moderate width
 TALL = torch.outer(NORTH, NORTH) * 2.0 + 0.15 * torch.eye(3, dtype=torch.float64)
 SPECIAL: dict[tuple[str, str], Params] = {

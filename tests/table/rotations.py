@@ -61,7 +61,8 @@ def _through_quaternions() -> list[Case]:
     rows = []
     shapes = {"0": [0.0] * 3, "mixed": [20.0, 3.0, -1.0], "flat": [3.0, 3.0, -3.0], "400": [500.0, 400.0, 300.0]}
     for name, values in shapes.items():
-        rows.append(case(f"so3-matrix_fisher_{name}", ROTATIONS, "matrix_fisher", {"concentration_matrix": concentration(values)}))
+        fisher = {"concentration_matrix": concentration(values)}
+        rows.append(case(f"so3-matrix_fisher_{name}", ROTATIONS, "matrix_fisher", fisher))
     for length in (0.5, 4.0, 200.0):
         rows.append(case(f"so3-projected_normal_{length:g}", ROTATIONS, "projected_normal", {"loc": length * quaternion()}))
     full = {"loc": real([0.5, -1.0, 2.0, 1.0]), "covariance_matrix": covariance(4, 0.7)}
