@@ -17,11 +17,21 @@ def list_kernels(as_json: Json = False) -> None:
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
+    from itertools import groupby
+
     from rich.console import Console
     from rich.table import Column, Table
 
-    table = Table(*(Column(name, overflow="fold") for name in ("manifold", "kernel", "parameters", "measure", "exactness")))
-    for row in rows:
-        name = f"{row['name']} (default)" if row["default"] else row["name"]
-        table.add_row(row["manifold"], name, ", ".join(row["parameters"]), row["measure"], row["exactness"])
+    table = Table(
+        Column("kernel (* default)", no_wrap=True),
+        Column("parameters", overflow="fold"),
+        Column("measure", no_wrap=True),
+        Column("exactness"),
+        box=None,
+    )
+    for manifold, group in groupby(rows, key=lambda row: row["manifold"]):
+        table.add_row(f"[bold]{manifold}[/bold]")
+        for row in group:
+            name = f"  {row['name']}{' *' if row['default'] else ''}"
+            table.add_row(name, ", ".join(row["parameters"]), row["measure"], row["exactness"])
     Console().print(table)
