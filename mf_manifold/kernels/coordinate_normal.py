@@ -3,35 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 import geoopt
 import torch
 from torch import Tensor
-from torch.distributions import constraints
 
 from ..backends.bilinear import Bilinear
 from ..geometry import Shape
-from ..kernel import Kernel, OnManifold, Params, register_kernel
-from .covariance import cholesky_logdet, covariance_from_raw, covariance_option, num_covariance_raw
+from ..kernel import Kernel, Params, register_kernel
+from .covariance import cholesky_logdet
+from .diagonal_or_full import DiagonalOrFull
 from .shares import shares
 from .stein import stein_loss
 
 ROUNDING = 64 * torch.finfo(torch.float64).eps  # relative spreads below this are those of equal coordinates
 
 
-class CoordinateNormal(Kernel):
+class CoordinateNormal(DiagonalOrFull):
     """Normal law of global coordinates in R^d whose Lebesgue measure is ``base_measure``.
 
     A subclass gives :meth:`coordinates` and :meth:`from_coordinates`, inverse to each other.
     """
 
-    parameter_names = ("loc", "scale | covariance_matrix")
-
-    def __init__(self, manifold: geoopt.Manifold, point_shape: Shape, covariance: str = "diagonal") -> None:
-        super().__init__(manifold, point_shape)
-        self.covariance = covariance_option(covariance, ("diagonal", "full"))
 
     def coordinates(self, x: Tensor) -> Tensor:
         """Points (*B,*E) to coordinates (*B,d), in float64 where float32 would lose digits."""
@@ -44,26 +37,6 @@ class CoordinateNormal(Kernel):
     def rounded(self, x: Tensor, like: Tensor) -> Tensor:
         """Points in the dtype of ``like``; where rounding may leave the manifold, a subclass sees to it that they stay."""
         return x.to(like)
-
-    @classmethod
-    def options_for(cls, names: set[str]) -> dict[str, Any]:
-        return {"covariance": "full" if "covariance_matrix" in names else "diagonal"}
-
-    @property
-    def options(self) -> dict[str, Any]:
-        return {"covariance": self.covariance}
-
-    @property
-    def event_shapes(self) -> Mapping[str, Shape]:
-        diagonal, size = self.covariance == "diagonal", (self.dim,)
-        return {"loc": self.point_shape, **({"scale": size} if diagonal else {"covariance_matrix": 2 * size})}
-
-    @property
-    def param_constraints(self) -> Mapping[str, constraints.Constraint]:
-        loc = OnManifold(self.manifold, self.point_shape)
-        if self.covariance == "diagonal":
-            return {"loc": loc, "scale": constraints.independent(constraints.positive, 1)}
-        return {"loc": loc, "covariance_matrix": constraints.positive_definite}
 
     def _log_prob(self, x: Tensor, w: Params) -> Tensor:
         delta = self.coordinates(x) - self.coordinates(w["loc"])
@@ -97,21 +70,6 @@ class CoordinateNormal(Kernel):
         else:
             moves = (torch.linalg.cholesky(w["covariance_matrix"].double()).to(noise) @ noise.unsqueeze(-1)).squeeze(-1)
         return self.rounded(self.from_coordinates(center + moves), w["loc"])
-
-    def centered(self, points: Tensor, scale: Tensor) -> Params:
-        if self.covariance == "diagonal":
-            return {"loc": points, "scale": scale.unsqueeze(-1)}
-        eye = torch.eye(self.dim, dtype=points.dtype, device=points.device)
-        return {"loc": points, "covariance_matrix": scale.square()[..., None, None] * eye}
-
-    @property
-    def num_raw_shape(self) -> int:
-        return self.dim if self.covariance == "diagonal" else num_covariance_raw(self.dim)
-
-    def shaped(self, points: Tensor, shape: Tensor) -> Params:
-        if self.covariance == "diagonal":
-            return {"loc": points, "scale": self.scale_from_raw(shape)}
-        return {"loc": points, "covariance_matrix": covariance_from_raw(self, shape, self.dim)}
 
     def covariance_of(self, w: Params) -> Tensor:
         """Covariance matrix of the coordinates (*B,d,d), float64."""

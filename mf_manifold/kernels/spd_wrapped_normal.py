@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import geoopt
 import torch
 from torch import Tensor
-from torch.distributions import constraints
 
 from ..geometry import Shape
-from ..kernel import Kernel, OnManifold, Params, register_kernel
+from ..kernel import Kernel, Params, register_kernel
 from ..numerics.affine_invariant import frechet_mean, radial, tangent
 from ..numerics.linalg import congruence, svec, sym, sym_expm, sym_sqrtm, unsvec
-from .covariance import cholesky_logdet, covariance_from_raw, covariance_option, num_covariance_raw
+from .covariance import cholesky_logdet
+from .diagonal_or_full import DiagonalOrFull
 from .shares import shares
 from .spd_geodesic import AffineInvariantKernel
 
 
 @register_kernel(geoopt.SymmetricPositiveDefinite, "wrapped_normal")
-class SPDWrappedNormal(AffineInvariantKernel):
+class SPDWrappedNormal(DiagonalOrFull, AffineInvariantKernel):
     r"""Law of ``loc^(1/2) exp(T) loc^(1/2)`` with a normal symmetric matrix T, the exponential map of a tangent normal law.
 
     .. math:: q(X) = N(\mathrm{svec}\, T; 0, \Sigma) \prod_{i<j} \frac{h_{ij}/2}{\sinh(h_{ij}/2)}, \quad
@@ -58,32 +57,6 @@ class SPDWrappedNormal(AffineInvariantKernel):
     -0.007943
     """
 
-    parameter_names = ("loc", "scale | covariance_matrix")
-
-    def __init__(self, manifold: geoopt.Manifold, point_shape: Shape, covariance: str = "diagonal") -> None:
-        super().__init__(manifold, point_shape)
-        self.covariance = covariance_option(covariance, ("diagonal", "full"))
-
-    @classmethod
-    def options_for(cls, names: set[str]) -> dict[str, Any]:
-        return {"covariance": "full" if "covariance_matrix" in names else "diagonal"}
-
-    @property
-    def options(self) -> dict[str, Any]:
-        return {"covariance": self.covariance}
-
-    @property
-    def event_shapes(self) -> Mapping[str, Shape]:
-        size = (self.dim,)
-        spread: dict[str, Shape] = {"scale": size} if self.covariance == "diagonal" else {"covariance_matrix": 2 * size}
-        return {"loc": self.point_shape, **spread}
-
-    @property
-    def param_constraints(self) -> Mapping[str, constraints.Constraint]:
-        loc = OnManifold(self.manifold, self.point_shape)
-        if self.covariance == "diagonal":
-            return {"loc": loc, "scale": constraints.independent(constraints.positive, 1)}
-        return {"loc": loc, "covariance_matrix": constraints.positive_definite}
 
     def _log_prob(self, x: Tensor, w: Params) -> Tensor:
         square, gaps = radial(x, w["loc"])
@@ -111,21 +84,6 @@ class SPDWrappedNormal(AffineInvariantKernel):
         else:
             v = (torch.linalg.cholesky(w["covariance_matrix"].double()) @ noise.unsqueeze(-1)).squeeze(-1)
         return sym(congruence(sym_sqrtm(loc), sym_expm(unsvec(v)))).to(w["loc"].dtype)
-
-    def centered(self, points: Tensor, scale: Tensor) -> Params:
-        if self.covariance == "diagonal":
-            return {"loc": points, "scale": scale.unsqueeze(-1)}
-        eye = torch.eye(self.dim, dtype=points.dtype, device=points.device)
-        return {"loc": points, "covariance_matrix": scale.square()[..., None, None] * eye}
-
-    @property
-    def num_raw_shape(self) -> int:
-        return self.dim if self.covariance == "diagonal" else num_covariance_raw(self.dim)
-
-    def shaped(self, points: Tensor, shape: Tensor) -> Params:
-        if self.covariance == "diagonal":
-            return {"loc": points, "scale": self.scale_from_raw(shape)}
-        return {"loc": points, "covariance_matrix": covariance_from_raw(self, shape, self.dim)}
 
     def entropy(self, w: Params) -> Tensor:
         if self.point_shape[0] > 1:

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
-from typing import Any
 
-import geoopt
 import torch
 from torch import Tensor
-from torch.distributions import constraints
 
 from ..geometry import Shape
-from ..kernel import Kernel, OnManifold, Params, register_kernel
+from ..kernel import Params, register_kernel
 from ..manifolds.torus import Torus, wrap
 from ..numerics.circular import log_wrapped_normal_1d, wrapped_normal_entropy
 from ..numerics.climb import climb
 from .circular_statistics import mean_angles
-from .covariance import cholesky_logdet, covariance_from_raw, covariance_option, num_covariance_raw
+from .covariance import cholesky_logdet
+from .diagonal_or_full import DiagonalOrFull
 from .shares import average, shares
 
 MAX_TERMS = 100_000
@@ -28,7 +25,7 @@ TAIL = 8.3  # erfc(TAIL / sqrt 2) = 1e-16: the mass that the lattice box may lea
 
 
 @register_kernel(Torus, "wrapped_normal", default=True)
-class TorusWrappedNormal(Kernel):
+class TorusWrappedNormal(DiagonalOrFull):
     r"""Law of ``loc + V`` modulo 2 pi with ``V`` normal.
 
     .. math:: q(x) = \sum_{k \in Z^d} N(x - loc + 2\pi k; 0, \Sigma)
@@ -62,33 +59,8 @@ class TorusWrappedNormal(Kernel):
     True
     """
 
-    parameter_names = ("loc", "scale | covariance_matrix")
     exactness = "series"
     mean_kind = "frechet"
-
-    def __init__(self, manifold: geoopt.Manifold, point_shape: Shape, covariance: str = "diagonal") -> None:
-        super().__init__(manifold, point_shape)
-        self.covariance = covariance_option(covariance, ("diagonal", "full"))
-
-    @classmethod
-    def options_for(cls, names: set[str]) -> dict[str, Any]:
-        return {"covariance": "full" if "covariance_matrix" in names else "diagonal"}
-
-    @property
-    def options(self) -> dict[str, Any]:
-        return {"covariance": self.covariance}
-
-    @property
-    def event_shapes(self) -> Mapping[str, Shape]:
-        shape = self.point_shape
-        return {"loc": shape, **({"scale": shape} if self.covariance == "diagonal" else {"covariance_matrix": 2 * shape})}
-
-    @property
-    def param_constraints(self) -> Mapping[str, constraints.Constraint]:
-        loc = OnManifold(self.manifold, self.point_shape)
-        if self.covariance == "diagonal":
-            return {"loc": loc, "scale": constraints.independent(constraints.positive, 1)}
-        return {"loc": loc, "covariance_matrix": constraints.positive_definite}
 
     def _log_prob(self, x: Tensor, w: Params) -> Tensor:
         if self.covariance == "diagonal":
@@ -120,21 +92,6 @@ class TorusWrappedNormal(Kernel):
             return wrap(loc + w["scale"] * noise)
         factor = torch.linalg.cholesky(w["covariance_matrix"])
         return wrap(loc + (factor @ noise.unsqueeze(-1)).squeeze(-1))
-
-    def centered(self, points: Tensor, scale: Tensor) -> Params:
-        if self.covariance == "diagonal":
-            return {"loc": points, "scale": scale.unsqueeze(-1)}
-        eye = torch.eye(self.dim, dtype=points.dtype, device=points.device)
-        return {"loc": points, "covariance_matrix": scale.square()[..., None, None] * eye}
-
-    @property
-    def num_raw_shape(self) -> int:
-        return self.dim if self.covariance == "diagonal" else num_covariance_raw(self.dim)
-
-    def shaped(self, points: Tensor, shape: Tensor) -> Params:
-        if self.covariance == "diagonal":
-            return {"loc": points, "scale": self.scale_from_raw(shape)}
-        return {"loc": points, "covariance_matrix": covariance_from_raw(self, shape, self.dim)}
 
     def mean(self, w: Params) -> Tensor:
         return wrap(w["loc"])
