@@ -201,10 +201,10 @@ def test_unsupported_variants_are_refused(manifold: geoopt.Manifold, point_shape
 
 def test_unknown_manifold_names_the_known_ones() -> None:
     x = torch.zeros(3)
-    with pytest.raises(NotImplementedError, match=r"Sphere.*Torus.*got Lorentz.*geometry\.dist\.register\(Lorentz\)"):
-        G.dist(geoopt.Lorentz(), x, x)
+    with pytest.raises(NotImplementedError, match=r"Sphere.*Torus.*got BirkhoffPolytope.*geometry\.dist\.register\(BirkhoffPolytope\)"):
+        G.dist(geoopt.BirkhoffPolytope(), x, x)
     with pytest.raises(NotImplementedError, match="intrinsic_dim"):
-        G.intrinsic_dim(geoopt.Lorentz(), (3,))
+        G.intrinsic_dim(geoopt.BirkhoffPolytope(), (3,))
     with pytest.raises(ValueError, match=r"a manifold out of .*Sphere.*got 'Klein'"):
         mf.manifolds.from_config({"type": "Klein"})
 

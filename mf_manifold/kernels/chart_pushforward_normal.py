@@ -8,7 +8,6 @@ import math
 import torch
 from torch import Tensor
 
-from .. import geometry
 from ..backends.bilinear import Bilinear
 from ..geometry import Shape
 from ..kernel import Kernel, Params, register_kernel
@@ -143,35 +142,8 @@ class PushforwardNormal(CoordinateNormal):
         return {"loc": points, "covariance_matrix": (inverse @ inverse.mT).to(points.dtype)}
 
     def kl_divergence(self, w: Params, other: Kernel, v: Params) -> Tensor:
-        if not (isinstance(other, PushforwardNormal) and geometry.same_manifold(self.manifold, other.manifold) and self.simple):
-            return super().kl_divergence(w, other, v)
-        own, theirs = self._factor(w), other._factor(v)
-        solved = torch.linalg.solve_triangular(theirs, own, upper=False)
-        apart = (self.coordinates(w["loc"]) - self.coordinates(v["loc"])).unsqueeze(-1)
-        white = torch.linalg.solve_triangular(theirs, apart, upper=False)
-        squares = solved.square().sum((-2, -1)) + white.square().sum((-2, -1)) - self.dim
-        return (squares / 2 + cholesky_logdet(theirs) - cholesky_logdet(own)).to(w["loc"].dtype)
-
-    def _factor(self, w: Params) -> Tensor:
-        if self.covariance == "full":
-            return torch.linalg.cholesky(w["covariance_matrix"].double())
-        return torch.diag_embed(w["scale"].double().expand(*w["scale"].shape[:-1], self.dim))
+        # the divergence of the normal laws of coordinates, unless several coordinates have one point
+        return super().kl_divergence(w, other, v) if self.simple else Kernel.kl_divergence(self, w, other, v)
 
     def fit(self, x: Tensor, weights: Tensor | None = None) -> Params:
-        if not self.simple:
-            return super().fit(x, weights)
-        u = self.coordinates(x)
-        share = torch.ones_like(u[:, 0]) if weights is None else weights.to(u)
-        share = (share / share.sum()).unsqueeze(-1)
-        middle = (share * u).sum(0)
-        apart = share.sqrt() * (u - middle)
-        loc = self.from_coordinates(middle).to(x.dtype)
-        if self.covariance == "full":
-            covariance = apart.mT @ apart
-            if int(torch.linalg.cholesky_ex(covariance).info) > 0:
-                raise ValueError(f"Expected more than {self.dim} points in general position to fit a covariance, got {len(x)}.")
-            return {"loc": loc, "covariance_matrix": covariance.to(x.dtype)}
-        scale = apart.square().sum(0).sqrt()
-        if not bool((scale > 0).all()):
-            raise ValueError("Expected points with more than one value of every coordinate to fit a scale.")
-        return {"loc": loc, "scale": scale.to(x.dtype)}
+        return super().fit(x, weights) if self.simple else Kernel.fit(self, x, weights)
