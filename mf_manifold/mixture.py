@@ -121,6 +121,28 @@ class Mixture(ManifoldDistribution):
             points = self.kernel.rsample(self.kernel.expand(chosen, (count,)), (), generator)
         return points.reshape(*sample_shape, *self.kernel.point_shape)
 
+    def rsample_stratified(self, n_per_component: int = 1, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Points of every component and their weights: ``sum_i weights_i f(points_i)`` estimates ``E f`` without bias.
+
+        Pathwise differentiable in the parameters and, through the weights, in ``log_weights``.
+
+        Returns:
+            points (n_per_component M,*E), weights (n_per_component M), which sum to 1.
+
+        Raises:
+            NotImplementedError: the kernel has no pathwise samples.
+        """
+        if not self.kernel.has_rsample:
+            raise NotImplementedError(
+                f"Expected a kernel with pathwise samples, got {self.kernel.name}, whose sampler has no gradients. "
+                f"Choose another kernel of {self.manifold.name}."
+            )
+        shape = (self.n_components,)
+        points = self.kernel.rsample(self.kernel.expand(self.params, shape), (n_per_component,), generator).flatten(0, 1)
+        equal = torch.full(shape, 1 / self.n_components, dtype=points.dtype, device=points.device)
+        weights = equal if self.log_weights is None else self.log_weights.exp()
+        return points, weights.repeat(n_per_component) / n_per_component
+
     def detach(self) -> Mixture:
         """The same mixture without gradients."""
         params = {k: v.detach() for k, v in self.params.items()}
