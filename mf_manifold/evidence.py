@@ -69,8 +69,8 @@ def importance(
     Raises:
         ValueError: fewer than 2 samples; values of the target of another shape or not finite.
 
-    References: Kish (1965), Survey Sampling, section 11.7; Vehtari, Simpson, Gelman, Yao, Gabry (2024), Pareto smoothed importance
-        sampling, section 2.
+    References: Kish (1965), Survey Sampling, section 11.7; Vehtari, Simpson, Gelman, Yao, Gabry (2024), Pareto smoothed
+        importance sampling, section 2.
 
     >>> import geoopt, torch, mf_manifold as mf
     >>> line = mf.kernel_for(geoopt.Euclidean(ndim=1), (1,))
@@ -83,17 +83,19 @@ def importance(
         raise ValueError(f"Expected at least 2 samples, got n={n}.")
     like = next(iter(mixture.params.values()))
     x = mixture.sample((n,), torch.Generator(like.device).manual_seed(seed))
+    exact = mixture.detach(validate_args=False)
     log_w = torch.cat(
-        [log_density(target, rows, measure, mixture) - mixture.log_prob(rows, "riemannian") for rows in x.split(ROWS)]
+        [log_density(target, rows, measure, mixture) - exact.log_prob(rows, "riemannian") for rows in x.split(ROWS)]
     ).double()
     first, second = log_w.logsumexp(0), (2 * log_w).logsumexp(0)
     effective = float(torch.exp(2 * first - second))
     error = math.sqrt(max(0.0, 1 / effective - 1 / n))
     k = pareto_k(log_w)
     if k > TRUSTED:
+        largest = float((log_w.max() - first).exp())
         warnings.warn(
-            f"The importance weights have the tail index {k:.2f} > {TRUSTED}, and the largest holds {float((log_w.max() - first).exp()):.0%} "
-            "of their sum: the mixture misses mass of the target. Train longer, with more components or from a wider start.",
+            f"The importance weights have the tail index {k:.2f} > {TRUSTED}, and the largest holds {largest:.0%} of "
+            "their sum: the mixture misses mass of the target. Train longer, with more components or from a wider start.",
             stacklevel=2,
         )
     return ImportanceReport(n, float(first) - math.log(n), error, effective, k, log_w)
@@ -102,11 +104,11 @@ def importance(
 def pareto_k(log_weights: Tensor) -> float:
     r"""Tail index k-hat of importance weights: a generalised Pareto law fitted to the largest ``min(n / 5, 3 sqrt n)``.
 
-    Moments of order above ``1 / k`` are infinite; below 0.5 the variance exists, above 0.7 no practical n suffices. Weights that are
-    all equal, or fewer than 25, have no tail to fit: ``-inf`` and ``nan``.
+    Moments of order above ``1 / k`` are infinite; below 0.5 the variance exists, above 0.7 no practical n suffices. Weights
+    that are all equal have no tail, ``-inf``; fewer than 25 are too few to tell, ``nan``.
 
-    References: Zhang, Stephens (2009), A new and efficient estimation method for the generalized Pareto distribution, eqs. (8)-(11);
-        Vehtari et al. (2024), Pareto smoothed importance sampling, section 2.4 and the prior of appendix C.
+    References: Zhang, Stephens (2009), A new and efficient estimation method for the generalized Pareto distribution; Vehtari,
+        Simpson, Gelman, Yao, Gabry (2024), Pareto smoothed importance sampling, whose weak prior at 0.5 is used too.
 
     >>> import torch
     >>> u = torch.rand(20_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -171,10 +173,10 @@ def reverse_kl_bounds(
     .. math:: E \bigl[\log q_{W'}(x) - \log p(x)\bigr] \;\le\; KL(q \,\|\, p) \;\le\; E \bigl[\log q_W(x) - \log p(x)\bigr],
               \quad x \sim q_W
 
-    with independent draws W, W' of the components. The upper bound, which :class:`mf_manifold.losses.ReverseKL` minimises, scores
-    points with the components that made them (convexity of the divergence); the lower bound scores with fresh ones (Jensen). Both
-    tighten as the number of components grows. Means and standard errors are over the draws. Exact for equal weights;
-    with learned weights each draw is normalised by itself, and the bounds are of the mixture so defined up to O(1/M).
+    with independent draws W, W' of the components. The upper bound, which :class:`mf_manifold.losses.ReverseKL` minimises,
+    scores points with the components that made them (convexity of the divergence); the lower bound scores with fresh ones
+    (Jensen). Both tighten as the number of components grows. Means and standard errors are over the draws. With learned
+    weights, which each draw normalises by itself, q is the mean of the drawn mixtures at this number of components.
 
     **Measure**: of the target, ``measure``; the Riemannian volume by default.
 
@@ -206,7 +208,8 @@ def reverse_kl_bounds(
         own, fresh = (flow(n_components=n_components, generator=generator) for _ in range(2))
         x, weights = own.rsample_stratified(n_per_component, generator)
         log_p = log_density(target, x, measure, own)
-        rows.append([float((weights * (m.log_prob(x, "riemannian") - log_p)).sum()) for m in (fresh, own)])
+        log_q = [mixture.detach(validate_args=False).log_prob(x, "riemannian") for mixture in (fresh, own)]
+        rows.append([float(weights @ (value - log_p)) for value in log_q])
     values = torch.tensor(rows, dtype=torch.float64) + log_normalizer
     mean, error = values.mean(0).tolist(), (values.std(0) / math.sqrt(n_draws)).tolist()
     return ReverseKLBounds(mean[0], error[0], mean[1], error[1])

@@ -79,15 +79,15 @@ def log_density(target: Target, x: Tensor, measure: Measure | str | None, mixtur
     value = target(x, *context)
     shape = x.shape[: x.ndim - len(mixture.kernel.point_shape)]
     if value.shape != shape:
-        raise ValueError(f"Expected the target to return one log density a point, shape {tuple(shape)}, got {tuple(value.shape)}.")
+        raise ValueError(f"Expected a target with one log density a point, shape {tuple(shape)}, got {tuple(value.shape)}.")
     bad = ~torch.isfinite(value.detach())
     if bad.any():
         raise ValueError(
-            f"Expected a target that is finite wherever the kernel has mass, but {int(bad.sum())} of {bad.numel()} values are not, "
-            f"such as {float(value.detach()[bad][0])}. Use a kernel on the target's support, or give the target tails."
+            f"Expected a target that is finite where the kernel has mass, but {int(bad.sum())} of {bad.numel()} values are "
+            f"not, such as {float(value.detach()[bad][0])}. Use a kernel on the target's support, or give the target tails."
         )
     if x.requires_grad and torch.is_grad_enabled() and not value.requires_grad:
-        raise ValueError("Expected a target that is differentiable in its points, got values detached from them. Use torch in it.")
+        raise ValueError("Expected a target that is differentiable in x, got values without gradients. Write it in torch.")
     reference = as_measure(mixture.manifold, measure)
     if reference.kind == "riemannian":
         return value
@@ -101,16 +101,16 @@ class ReverseKL:
               \quad x_{ck} \sim q(\cdot \mid w_c) \text{ pathwise}
 
     Every component of the drawn mixture W is sampled and counts with its weight, which has the gradient of learned weights
-    without a score function. ``log q_W`` is evaluated with its parameters held fixed: their score has mean zero, and leaving it out
-    makes the gradient's variance vanish where q equals p. Points come from the same draw W that scores them; so the loss
+    without a score function. ``log q_W`` is evaluated with its parameters held fixed: their score has mean zero, and leaving it
+    out makes the gradient's variance vanish where q equals p. Points come from the same draw W that scores them; so the loss
     is in expectation an upper bound of ``KL(q || p) - log Z`` for the infinite mixture q and never below ``-log Z``
     (:func:`mf_manifold.reverse_kl_bounds` brackets the truth).
 
     The temperature falls geometrically, ``T = temperature ** max(0, 1 - progress / anneal)``, and is 1 from the share
     ``anneal`` of the run on: a flat target early lets components move between its modes.
 
-    **Measure**: of the target, ``measure``; the Riemannian volume by default. Tempering refers to the Riemannian volume; on spaces
-    of infinite volume the tempered target has to be integrable (a Wishart law with df / T <= p - 1 is not).
+    **Measure**: of the target, ``measure``; the Riemannian volume by default. Tempering refers to the Riemannian volume; on
+    spaces of infinite volume the tempered target has to be integrable (a Wishart law with df / T <= p - 1 is not).
 
     Args:
         target: ``target(x) -> log density``, (n,*E) -> (n), differentiable, up to a constant; ``target(x, context)`` with
@@ -122,8 +122,8 @@ class ReverseKL:
 
     Raises:
         NotImplementedError: when called with a flow whose kernel has no pathwise samples.
-        ValueError: ``n_per_component < 1``, ``temperature < 1`` or an ``anneal`` outside (0, 1]; targets that return other shapes,
-            values that are not finite, or no gradients.
+        ValueError: ``n_per_component < 1``, ``temperature < 1`` or an ``anneal`` outside (0, 1]; targets that return other
+            shapes, values that are not finite, or no gradients.
 
     References: Negri et al. (2025), Marginal Flow, arXiv 2509.26221, section 2.3; Roeder, Wu, Duvenaud (2017), Sticking the
         landing, eq. (8).
@@ -164,7 +164,7 @@ class ReverseKL:
         context = () if batch.context is None else (batch.context,)
         x, weights = mixture.rsample_stratified(self.n_per_component, batch.generator)
         log_p = log_density(self.target, x, self.measure, mixture, *context)
-        log_q = mixture.detach().log_prob(x, "riemannian")
+        log_q = mixture.detach(validate_args=False).log_prob(x, "riemannian")
         return (weights * (log_q - log_p / self.temperature_at(batch.progress))).sum(0).mean()
 
 
