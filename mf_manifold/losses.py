@@ -3,71 +3,61 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
+import geoopt
 import torch
 from torch import Tensor
 
+from . import starts
 from .distributions import as_measure
+from .geometry import Shape
 from .measure import Measure, log_ratio
 from .mixture import Mixture
 
+if TYPE_CHECKING:
+    from .marginal import MarginalFlow
+
+
+class Batch(NamedTuple):
+    """What an objective sees of a step.
+
+    Attributes:
+        x: points (n,*E), or None in a fit without data.
+        context: contexts (n,*C), or None.
+        generator: the source of all randomness of the step.
+        n_components: components to draw.
+        progress: share of the run that is done, in [0, 1]; 1 in validations.
+    """
+
+    x: Tensor | None
+    context: Tensor | None
+    generator: torch.Generator
+    n_components: int
+    progress: float
+
+    def draw(self, flow: MarginalFlow) -> Mixture:
+        """Fresh components of the flow for this batch."""
+        return flow(self.context, self.n_components, self.generator)
+
+
+Objective = Callable[["MarginalFlow", Batch], Tensor]
 Target = Callable[..., Tensor]
 
 
-class Batch(Protocol):
-    """What the training loop hands to an objective."""
+def forward_kl(flow: MarginalFlow, batch: Batch) -> Tensor:
+    r"""Mean negative log-likelihood of the data: forward Kullback-Leibler divergence up to the data's entropy.
 
-    @property
-    def x(self) -> Tensor | None:
-        """Data (n,*E), None for a fit without data."""
+    .. math:: L(\theta) = -\frac1n \sum_i \log \sum_c \pi_c \, q(x_i \mid f_\theta(z_c))
 
-    @property
-    def context(self) -> Tensor | None:
-        """Contexts of the data (n,*C), None for an unconditional flow."""
-
-    @property
-    def generator(self) -> torch.Generator | None:
-        """Source of all noise."""
-
-    @property
-    def progress(self) -> float:
-        """Share of the run that is over, from 0 to 1; 1 in validation."""
-
-
-Objective = Callable[[Any, Any], Tensor]
-
-
-def drawn(flow: Any, batch: Batch) -> Mixture:
-    """The mixture of freshly drawn components, one for every context if there are contexts."""
-    mixture: Mixture = (
-        flow(generator=batch.generator) if batch.context is None else flow(batch.context, generator=batch.generator)
-    )
-    return mixture
-
-
-def forward_kl(flow: Any, batch: Batch) -> Tensor:
-    r"""Mean negative log density of data under freshly drawn components: forward Kullback-Leibler divergence up to a constant.
-
-    .. math:: -\frac1n \sum_i \log q_W(x_i), \quad E_W \log q_W(x) \le \log q(x)
-
-    **Measure**: Riemannian volume. Shapes: ``batch.x`` (n,*E) -> ().
+    In expectation over the components it is an upper bound of the loss of the infinite mixture.
 
     Raises:
-        ValueError: a batch without data.
-
-    Reference: Negri, Aellen, Jahn, Khorashadizadeh, Roth (2025), Marginal Flow, arXiv 2509.26221, section 2.3.
-
-    >>> import geoopt, torch, mf_manifold as mf
-    >>> from types import SimpleNamespace
-    >>> x = torch.nn.functional.normalize(torch.ones(5, 3), dim=-1)
-    >>> flow = mf.MarginalFlow(geoopt.Sphere(), (3,), n_components=64)
-    >>> forward_kl(flow, SimpleNamespace(x=x, context=None, generator=torch.Generator().manual_seed(0), progress=1.0)).shape
-    torch.Size([])
+        ValueError: a fit without data.
     """
     if batch.x is None:
-        raise ValueError("Expected data for the forward divergence, got none. Pass x to fit, or another objective.")
-    return -drawn(flow, batch).log_prob(batch.x).mean()
+        raise ValueError("Expected data x for the forward Kullback-Leibler divergence. Pass fit(x), or another objective.")
+    return -batch.draw(flow).log_prob(batch.x).mean()
 
 
 def log_density(target: Target, x: Tensor, measure: Measure | str | None, mixture: Mixture, *context: Tensor) -> Tensor:
@@ -76,10 +66,7 @@ def log_density(target: Target, x: Tensor, measure: Measure | str | None, mixtur
     Raises:
         ValueError: values of another shape, values that are not finite, or values without the gradients of ``x``.
     """
-    value = target(x, *context)
-    shape = x.shape[: x.ndim - len(mixture.kernel.point_shape)]
-    if value.shape != shape:
-        raise ValueError(f"Expected a target with one log density a point, shape {tuple(shape)}, got {tuple(value.shape)}.")
+    value = by_volume(target, x, measure, mixture.manifold, mixture.kernel.point_shape, *context)
     bad = ~torch.isfinite(value.detach())
     if bad.any():
         raise ValueError(
@@ -88,10 +75,18 @@ def log_density(target: Target, x: Tensor, measure: Measure | str | None, mixtur
         )
     if x.requires_grad and torch.is_grad_enabled() and not value.requires_grad:
         raise ValueError("Expected a target that is differentiable in x, got values without gradients. Write it in torch.")
-    reference = as_measure(mixture.manifold, measure)
-    if reference.kind == "riemannian":
-        return value
-    return value - log_ratio(Measure(mixture.manifold), reference, x)
+    return value
+
+
+def by_volume(
+    target: Target, x: Tensor, measure: Measure | str | None, manifold: geoopt.Manifold, point_shape: Shape, *context: Tensor
+) -> Tensor:
+    """A target given by any measure as log density by the Riemannian volume; ``ValueError`` for values of another shape."""
+    value, shape = target(x, *context), x.shape[: x.ndim - len(point_shape)]
+    if value.shape != shape:
+        raise ValueError(f"Expected a target with one log density a point, shape {tuple(shape)}, got {tuple(value.shape)}.")
+    reference = as_measure(manifold, measure)
+    return value if reference.kind == "riemannian" else value - log_ratio(Measure(manifold), reference, x)
 
 
 class ReverseKL:
@@ -119,6 +114,7 @@ class ReverseKL:
         temperature: T at the start.
         anneal: share of the run after which T is 1.
         measure: what the target is a density of.
+        spread: standard deviation of the start on spaces of infinite volume, see :meth:`start`; a few times the target's.
 
     Raises:
         NotImplementedError: when called with a flow whose kernel has no pathwise samples.
@@ -129,12 +125,11 @@ class ReverseKL:
         landing, eq. (8).
 
     >>> import geoopt, torch, mf_manifold as mf
-    >>> from types import SimpleNamespace
     >>> flow = mf.MarginalFlow(geoopt.Sphere(), (3,), n_components=64)
     >>> objective = ReverseKL(lambda x: 5 * x[:, 2], temperature=4.0)
     >>> objective.temperature_at(0.0), objective.temperature_at(0.25), objective.temperature_at(1.0)
     (4.0, 2.0, 1.0)
-    >>> batch = SimpleNamespace(x=None, context=None, generator=torch.Generator().manual_seed(0), progress=1.0)
+    >>> batch = Batch(None, None, torch.Generator().manual_seed(0), n_components=64, progress=1.0)
     >>> bool(objective(flow, batch) > -torch.tensor(4 * torch.pi * 148.41 / 10).log())           # log Z = log(4 pi sinh(5) / 5)
     True
     """
@@ -146,6 +141,7 @@ class ReverseKL:
         temperature: float = 1.0,
         anneal: float = 0.5,
         measure: Measure | str | None = None,
+        spread: float = 2.0,
     ) -> None:
         if n_per_component < 1 or not temperature >= 1 or not 0 < anneal <= 1:
             raise ValueError(
@@ -153,14 +149,23 @@ class ReverseKL:
                 f"got {n_per_component}, {temperature} and {anneal}."
             )
         self.target, self.n_per_component, self.measure = target, n_per_component, measure
-        self.temperature, self.anneal = temperature, anneal
+        self.temperature, self.anneal, self.spread = temperature, anneal, spread
 
     def temperature_at(self, progress: float) -> float:
         """T at a share of the run."""
         return float(self.temperature ** max(0.0, 1 - progress / self.anneal))
 
-    def __call__(self, flow: Any, batch: Batch) -> Tensor:
-        mixture = drawn(flow, batch)
+    def start(self, manifold: geoopt.Manifold, point_shape: Shape, n: int, generator: torch.Generator) -> Tensor:
+        """Points (n,*E) at which components begin: spread over the manifold, more of them where the target has more mass.
+
+        They are resampled from the uniform law of a compact manifold, elsewhere from a bump of standard deviation ``spread``
+        (:func:`mf_manifold.starts.spread_points`). Modes that no candidate reaches are found only by chance.
+        """
+        law = starts.covering_law(manifold, point_shape, self.spread)
+        return starts.spread_points(law, lambda x: by_volume(self.target, x, self.measure, manifold, point_shape), n, generator)
+
+    def __call__(self, flow: MarginalFlow, batch: Batch) -> Tensor:
+        mixture = batch.draw(flow)
         context = () if batch.context is None else (batch.context,)
         x, weights = mixture.rsample_stratified(self.n_per_component, batch.generator)
         log_p = log_density(self.target, x, self.measure, mixture, *context)
@@ -186,6 +191,6 @@ class Sum:
         if not objectives or len(self.weights) != len(objectives):
             raise ValueError(f"Expected objectives and as many weights, got {len(objectives)} and {len(self.weights)}.")
 
-    def __call__(self, flow: Any, batch: Batch) -> Tensor:
+    def __call__(self, flow: MarginalFlow, batch: Batch) -> Tensor:
         terms = [weight * objective(flow, batch) for weight, objective in zip(self.weights, self.objectives, strict=True)]
         return torch.stack(terms).sum()
