@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import geoopt
 import torch
@@ -45,6 +45,14 @@ Objective = Callable[["MarginalFlow", Batch], Tensor]
 Target = Callable[..., Tensor]
 
 
+@runtime_checkable
+class Starts(Protocol):
+    """An objective that knows where components should begin in a fit without data."""
+
+    def start(self, manifold: geoopt.Manifold, point_shape: Shape, n: int, generator: torch.Generator) -> Tensor:
+        """Points (n,*E) onto which the network is regressed before the first step."""
+
+
 def forward_kl(flow: MarginalFlow, batch: Batch) -> Tensor:
     r"""Mean negative log-likelihood of the data: forward Kullback-Leibler divergence up to the data's entropy.
 
@@ -57,7 +65,9 @@ def forward_kl(flow: MarginalFlow, batch: Batch) -> Tensor:
     """
     if batch.x is None:
         raise ValueError("Expected data x for the forward Kullback-Leibler divergence. Pass fit(x), or another objective.")
-    return -batch.draw(flow).log_prob(batch.x).mean()
+    mixture = batch.draw(flow)
+    mixture._validate_args = False  # the data were checked once, and checks of matrices cost as much as their densities
+    return -mixture.log_prob(batch.x).mean()
 
 
 def log_density(target: Target, x: Tensor, measure: Measure | str | None, mixture: Mixture, *context: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 
 class WishartCurve:
-    """The law for matrices of size p, with ``n_nodes`` nodes of the quadrature in u."""
+    """The law for matrices of even size p, with ``n_nodes`` nodes of the quadrature in u."""
 
     def __init__(self, p: int, n_nodes: int = 512) -> None:
         self.p, self.df = p, 2.0 * p
