@@ -72,7 +72,7 @@ def fit_all(target: Target, seed: int, quick: bool) -> dict[str, tuple[mf.Mixtur
     return {
         "marginal flow": (flow.freeze(count), seconds, flow),
         f"marginal flow, {many} components": (flow.freeze(many), seconds, None),
-        "free components": (fit_fixed(target, objective, count, seed, 0.5 if quick else seconds), seconds, None),
+        "free components": (fit_fixed(target, objective, count, seed, 0.2 if quick else seconds), seconds, None),
     }
 
 
@@ -137,7 +137,7 @@ def draw(panels: list[tuple[Target, dict[str, Tensor]]]) -> Any:
         shape = (side, 2 * side) if target.space == "sphere" else (side, side)
         top = float(target.log_prob.exp().max())
         for row, values in enumerate([target.log_prob, *densities.values()]):
-            picture = values.exp().reshape(shape)
+            picture = values.exp().reshape(shape).numpy()
             axis = axes[row, column]
             upright = picture if target.space == "sphere" else picture.T
             axis.imshow(upright[:: side // 60, :: side // 60], origin="lower", vmin=0, vmax=top, aspect="auto", cmap="magma")
