@@ -22,7 +22,7 @@ from .estimator import Estimator
 from .geometry import Shape
 from .kernel import Kernel, Params, kernel_for
 from .mixture import Mixture
-from .neighbors import length_unit, nearest
+from .neighbors import distance, length_unit, nearest
 
 LEAST_FLOOR, MOST_FLOOR, FIRST_FLOOR = 0.1, 0.999, 0.01  # weight of the background: at least, in data; at most; at the start
 
@@ -301,4 +301,26 @@ def _clusters(kernel: Kernel, x: Tensor, count: int, seed: int) -> Clusters:
 def _bumps(kernel: Kernel, x: Tensor, clusters: Clusters) -> tuple[Params, Tensor | None]:
     """Parameters at the clusters, and unconstrained ones where the kernel has no fit."""
     count, unit = len(clusters.centers), length_unit(kernel.manifold)
-    ...
+    if not kernel.has_location:  # without a place for bumps: fits to the clusters, mixed a little so that none lacks points
+        shares = torch.nn.functional.one_hot(clusters.labels, count).double() + 0.1 / count
+        return kernel.fit_many(x, shares), None
+    squares = distance(kernel.manifold, clusters.centers[clusters.labels], x).square() / unit**2
+    sums = squares.new_zeros(count).index_add(0, clusters.labels, squares)
+    variances = sums / clusters.labels.bincount(minlength=count).clamp_min(1) / kernel.dim
+    scales = variances.sqrt().clamp(smallest_scale(kernel, x), kernel.max_scale)
+    if has_fit(kernel, x):
+        return kernel.expand(kernel.centered(clusters.centers, scales), (count,)), None
+    shape = torch.stack([x.new_full((kernel.num_raw_shape,), kernel.raw_from_scale(s)) for s in scales.tolist()])
+    raw = torch.cat([geometry.to_raw(kernel.manifold, clusters.centers), shape], dim=1)
+    return kernel.params(raw), raw
+
+
+def has_fit(kernel: Kernel, x: Tensor) -> bool:
+    """Whether the family has a maximum-likelihood fit."""
+    try:
+        kernel.fit(x[:64])
+    except NotImplementedError:
+        return False
+    except ValueError:  # it has one, which these points do not determine
+        return True
+    return True
