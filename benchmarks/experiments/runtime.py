@@ -1,21 +1,25 @@
-"""Training, density evaluation and sampling of the marginal flow cost less CPU time than those of flow matching, at every dimension.
+"""What training, density evaluation and sampling cost: marginal flow, neural spline flow, flow matching.
 
-Data. *sphere*: positions of airports on S^2 (28 thousand distinct ones; `mf_manifold.datasets.airports`), split 80/10/10 by row with
-the seed. *euclidean*: a curved surface of two dimensions, turned into d = 10, 100, 1000 and 10 000 dimensions by an orthonormal
-map, with normal noise of standard deviation 0.1 in every direction; 4000 rows to fit, 1000 to test. The density of this law is known.
+Data. *sphere*: positions of airports on S^2 (28 thousand distinct ones; `mf_manifold.datasets.airports`), split
+80/10/10 by row with the seed. *euclidean*: a curved surface of two dimensions, turned into d = 10, 100, 1000 and 10
+000 dimensions by an orthonormal map, with normal noise of standard deviation 0.1 in every direction; 4000 rows to
+fit, 1000 to test. The density of this law is known.
 
-Models. *marginal*: 1024 components while training, the stated number when frozen. *spline*: neural spline flow, five layers of
-8 bins with conditioners of two layers of 128 units; autoregressive up to 16 dimensions, above it six couplings. *matching*: flow
-matching with six layers of 512 units, exact divergence, dopri5 at 1e-5. All networks float32.
+Models. *marginal*: 1024 components while training, the stated number when frozen. *spline*: neural spline flow, five
+layers of 8 bins with conditioners of two layers of 128 units; autoregressive up to 16 dimensions, above it six
+couplings. *matching*: flow matching with six layers of 512 units, exact divergence, dopri5 at 1e-5. All networks
+float32.
 
-Protocol. One thread, CPU seconds. Evaluation and sampling are of 1000 points, medians over rounds in which the models take turns. On
-the sphere flow matching trains for a fixed time; every other model gets fits of growing length, and its time is that of the first one
-whose validation NLL is no worse than the one of flow matching; the frozen mixture has the smallest power of two of components that
-keeps that. In the Euclidean part every model trains for one fixed budget, a step is one mini-batch of 256, and `excess_nll` is
-the held-out NLL minus the true one. Where the divergence at 1000 points is beyond the time limit of a measurement, fewer points are
-evaluated and the time is scaled up; `remark` says so.
+Protocol. One thread, CPU seconds. Evaluation and sampling are of 1000 points, medians over rounds in which the models
+take turns. On the sphere flow matching trains for a fixed time; every other model gets fits of growing length, and
+its time is that of the first one whose validation NLL is no worse than the one of flow matching; the frozen mixture
+has the smallest power of two of components that keeps that. In the Euclidean part every model trains for one fixed
+budget, a step is one mini-batch of 256, and `excess_nll` is the held-out NLL minus the true one. Where the divergence
+at 1000 points is beyond the time limit of a measurement, fewer points are evaluated and the time is scaled up;
+`remark` says so.
 
-How to read the table. `times_slower` columns divide by the marginal flow's time in the same part; below 1 the rival is faster.
+How to read the table. `times_slower` columns divide by the marginal flow's time in the same part; below 1 the rival
+is faster.
 """
 
 from __future__ import annotations
@@ -28,10 +32,10 @@ from typing import Any
 
 import geoopt
 import torch
+from benchmarks.harness import Report
 from torch import Tensor
 
 import mf_manifold as mf
-from benchmarks.harness import Report
 from benchmarks.rivals import FlowMatching, SplineFlow
 from benchmarks.rivals.training import Check, Rival
 
