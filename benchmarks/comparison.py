@@ -6,9 +6,12 @@ import math
 import statistics
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from benchmarks.harness import Report
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from benchmarks.harness import Report
 
 LogDensity = Callable[[Tensor], Tensor]
 Split = Callable[[int], tuple[Tensor, Tensor, Tensor]]  # seed -> points to fit, to select with, to test

@@ -28,18 +28,23 @@ import math
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
 import geoopt
 import torch
-from benchmarks.harness import Report
-from torch import Tensor
+from torch import Tensor, nn
 
 import mf_manifold as mf
+from benchmarks.problems.surface import Surface
 from benchmarks.rivals import FlowMatching, SplineFlow
 from benchmarks.rivals.training import Check, Rival
 
+if TYPE_CHECKING:
+    from benchmarks.harness import Report
+
 POINTS = 1000  # evaluated and sampled
+BATCH = 256  # in Euclidean spaces
 NOISE = 0.1
 LIMIT = 60.0  # CPU seconds of one evaluation, beyond which fewer points are scored
 
@@ -78,57 +83,69 @@ def nll(log_prob: Callable[[Tensor], Tensor], x: Tensor) -> float:
 # The sphere, at matched quality
 
 
+class Parts(NamedTuple):
+    """Points of the sphere to fit, to select with and to test; `scored` are those whose NLL has to be reached."""
+
+    train: Tensor
+    validation: Tensor
+    test: Tensor
+
+    @property
+    def scored(self) -> Tensor:
+        return self.validation[:POINTS]
+
+
 def sphere(report: Report, seed: int) -> None:
     """One table row for each model, all of at least the quality of flow matching."""
-    data = mf.datasets.airports()
-    rows = mf.datasets.split(data.points, seed)
-    train, validation, test = (data.points[r[:300]] if report.quick else data.points[r] for r in rows)
-    scored = validation[:POINTS]
-    matching, reached, trained = train_matching(report, train, validation, scored, seed)
-    shape = (data.manifold, data.point_shape)
-    lengths = [10] if report.quick else [25, 50, 100, 200, 400, 800]
-    flow, flow_seconds, flow_steps = fit_marginal(*shape, train, scored, reached, lengths, seed)
-    spline, spline_seconds = fit_spline(
-        *shape, train, validation, scored, reached, [2] if report.quick else [15, 30, 60, 120, 240], seed
-    )
-    mixture = fewest_components(flow, scored, reached)
-    models: dict[str, Any] = {"marginal": mixture.to(torch.float32), "spline": spline, "matching": matching}
-    points = test[:POINTS]
-    narrow = points.float()
-    evaluate = {
-        "marginal": lambda: models["marginal"].log_prob(narrow),
-        "spline": lambda: spline.log_prob(points),
-        "matching": lambda: matching.log_prob(points),
-    }
-    draw = {
-        "marginal": lambda: models["marginal"].sample((POINTS,)),
-        "spline": lambda: spline.sample(POINTS),
-        "matching": lambda: matching.sample(POINTS),
-    }
-    rounds = 1 if report.quick else 5
-    evaluation, sampling = medians(evaluate, rounds), medians(draw, rounds)
+    data, quick = mf.datasets.airports(), report.quick
+    parts = Parts(*(data.points[rows[:300]] if quick else data.points[rows] for rows in mf.datasets.split(data.points, seed)))
+    matching, goal, trained = train_matching(report, parts, seed)
+    flow, flow_seconds = fit_marginal(parts, goal, [10] if quick else [25, 50, 100, 200, 400, 800], seed)
+    spline, spline_seconds = fit_spline(parts, goal, [0.5] if quick else [15, 30, 60, 120, 240], seed)
+    mixture = fewest_components(flow, parts.scored, goal).to(torch.float32)
+    points, rounds = parts.test[:POINTS], 1 if quick else 5
+    evaluation = medians(evaluations(mixture, spline, matching, points), rounds)
+    sampling = medians(samplings(mixture, spline, matching, POINTS), rounds)
     training = {"marginal": flow_seconds, "spline": spline_seconds, "matching": trained}
-    sizes = {
-        "marginal": sum(p.numel() for p in flow.parameters()),
-        "spline": spline.parameter_count,
-        "matching": matching.parameter_count,
-    }
-    remarks = {"marginal": f"{flow_steps} steps", "spline": "", "matching": f"trained for {trained:.0f} s; sets the quality"}
-    for name, model in models.items():
+    for name, model in (("marginal", mixture), ("spline", spline), ("matching", matching)):
         report.row(
             part="sphere",
             d=2,
             method=name,
-            parameters=sizes[name],
+            parameters=parameter_count(flow if name == "marginal" else model),
             components=mixture.n_components if name == "marginal" else "",
-            validation_nll=nll(model.log_prob, scored.float() if name == "marginal" else scored),
-            test_nll=nll(model.log_prob, points.float() if name == "marginal" else points),
+            validation_nll=nll(model.log_prob, parts.scored),
+            test_nll=nll(model.log_prob, points),
             train_seconds=training[name],
             evaluate_seconds=evaluation[name],
             sample_seconds=sampling[name],
             **ratios(name, training, evaluation, sampling),
-            remark=remarks[name],
+            remark="sets the quality" if name == "matching" else "",
         )
+
+
+def evaluations(mixture: mf.Mixture, spline: Rival, matching: Rival, x: Tensor) -> dict[str, Callable[[], object]]:
+    """The density of the same points by each model."""
+    narrow = x.float()
+    return {
+        "marginal": lambda: mixture.log_prob(narrow),
+        "spline": lambda: spline.log_prob(x),
+        "matching": lambda: matching.log_prob(x),
+    }
+
+
+def samplings(mixture: mf.Mixture, spline: Rival, matching: Rival, n: int) -> dict[str, Callable[[], object]]:
+    """The same number of samples of each model."""
+    return {
+        "marginal": lambda: mixture.sample((n,)),
+        "spline": lambda: spline.sample(n),
+        "matching": lambda: matching.sample(n),
+    }
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Number of trained reals."""
+    return sum(p.numel() for p in model.parameters())
 
 
 def ratios(name: str, *times: dict[str, float]) -> dict[str, float]:
@@ -139,47 +156,38 @@ def ratios(name: str, *times: dict[str, float]) -> dict[str, float]:
     }
 
 
-def train_matching(
-    report: Report, train: Tensor, validation: Tensor, scored: Tensor, seed: int
-) -> tuple[FlowMatching, float, float]:
-    """Flow matching after its budget, its NLL and its CPU seconds of training."""
-    hidden, budget = ((64, 64), 2.0) if report.quick else ((512,) * 6, 240.0)
+def train_matching(report: Report, parts: Parts, seed: int) -> tuple[FlowMatching, float, float]:
+    """Flow matching after its budget, its validation NLL and its CPU seconds of training."""
+    hidden, budget = ((64, 64), 0.5) if report.quick else ((512,) * 6, 120.0)
     model = FlowMatching(geoopt.Sphere(), (3,), hidden=hidden)
 
     def log(check: Check) -> None:
-        report.note(f"Flow matching after {check.seconds:.0f} s: validation NLL {nll(model.log_prob, scored):.3f}.")
+        report.note(f"Flow matching after {check.seconds:.0f} s: validation NLL {nll(model.log_prob, parts.scored):.3f}.")
 
-    model.fit(train, seed=seed, max_seconds=budget, max_steps=10**6, validation=validation, checks=4, on_check=log)
-    return model, nll(model.log_prob, scored), model.history[-1].seconds
+    options = {"validation": parts.validation, "max_steps": 10**6, "checks": 4, "on_check": log}
+    model.fit(parts.train, seed=seed, max_seconds=budget, **options)
+    return model, nll(model.log_prob, parts.scored), model.history[-1].seconds
 
 
-def fit_marginal(
-    manifold: geoopt.Manifold, shape: tuple[int, ...], train: Tensor, scored: Tensor, goal: float, lengths: list[int], seed: int
-) -> tuple[mf.MarginalFlow, float, int]:
-    """The first of fits of growing length that reaches the goal, its CPU seconds and its steps."""
+def fit_marginal(parts: Parts, goal: float, lengths: list[int], seed: int) -> tuple[mf.MarginalFlow, float]:
+    """The first of fits of growing length that reaches the goal (or the last), and its CPU seconds."""
     for steps in lengths:
-        flow = mf.MarginalFlow(manifold, shape, n_components=1024)
-        seconds = cpu_seconds(lambda: flow.fit(train, seed=seed, max_steps=steps, patience=50, progress=False))  # noqa: B023
-        if nll(flow.freeze(16_384).log_prob, scored) <= goal:
+        flow = mf.MarginalFlow(geoopt.Sphere(), (3,), n_components=1024)
+        options = {"validation": parts.validation, "max_steps": steps, "patience": 50, "progress": False}
+        seconds = cpu_seconds(partial(flow.fit, parts.train, seed=seed, **options))
+        if nll(flow.freeze(16_384).log_prob, parts.scored) <= goal:
             break
-    return flow, seconds, steps
+    return flow, seconds
 
 
-def fit_spline(
-    manifold: geoopt.Manifold,
-    shape: tuple[int, ...],
-    train: Tensor,
-    validation: Tensor,
-    scored: Tensor,
-    goal: float,
-    budgets: list[float],
-    seed: int,
-) -> tuple[SplineFlow, float]:
+def fit_spline(parts: Parts, goal: float, budgets: list[float], seed: int) -> tuple[SplineFlow, float]:
     """The first of fits of growing length that reaches the goal (or the last), and its CPU seconds."""
     for budget in budgets:
-        flow = SplineFlow(manifold, shape)
-        seconds = cpu_seconds(lambda: flow.fit(train, seed=seed, max_seconds=budget, validation=validation))  # noqa: B023
-        if nll(flow.log_prob, scored) <= goal:
+        flow = SplineFlow(geoopt.Sphere(), (3,))
+        seconds = cpu_seconds(
+            partial(flow.fit, parts.train, seed=seed, max_seconds=budget, max_steps=10**6, validation=parts.validation)
+        )
+        if nll(flow.log_prob, parts.scored) <= goal:
             break
     return flow, seconds
 
@@ -196,90 +204,48 @@ def fewest_components(flow: mf.MarginalFlow, scored: Tensor, goal: float) -> mf.
 # Euclidean spaces of growing dimension
 
 
-class Surface:
-    """A rolled-up strip in R^3, turned into R^d, with normal noise; its density is known."""
-
-    def __init__(self, d: int, seed: int, grid: int = 256) -> None:
-        generator = torch.Generator().manual_seed(seed)
-        self.d, self.generator = d, generator
-        self.turn = torch.linalg.qr(torch.randn(d, 3, generator=generator, dtype=torch.float64))[0]
-        line = (torch.arange(grid, dtype=torch.float64) + 0.5) / grid
-        self.grid = self.strip(torch.cartesian_prod(line, line))
-
-    @staticmethod
-    def strip(u: Tensor) -> Tensor:
-        angle = 1.5 * math.pi * (1 + u[:, 0])
-        return torch.stack([angle * angle.cos() / 4, angle * angle.sin() / 4, 4 * u[:, 1] - 2], dim=-1)
-
-    def sample(self, n: int) -> Tensor:
-        u = torch.rand(n, 2, generator=self.generator, dtype=torch.float64)
-        noise = torch.randn(n, self.d, generator=self.generator, dtype=torch.float64)
-        return self.strip(u) @ self.turn.T + NOISE * noise
-
-    def log_prob(self, x: Tensor) -> Tensor:
-        """A sum over a fine grid of the strip, and the normal noise at right angles to it."""
-        inside = x @ self.turn
-        kernel = mf.kernel_for(geoopt.Euclidean(ndim=1), (3,))
-        law = mf.Mixture(kernel, {"loc": self.grid, "scale": torch.full((1, 3), NOISE, dtype=torch.float64)})
-        outside = x.square().sum(-1) - inside.square().sum(-1)
-        log_normal = -outside / (2 * NOISE**2) - (self.d - 3) * (math.log(NOISE) + 0.5 * math.log(2 * math.pi))
-        return law.log_prob(inside) + log_normal
-
-
 def euclidean(report: Report, seed: int, d: int) -> None:
     """One table row for each model in R^d, each after the same CPU seconds of training."""
-    law = Surface(d, seed)
+    law = Surface(d, seed, NOISE)
     train, test = law.sample(400 if report.quick else 4000), law.sample(100 if report.quick else POINTS)
-    truth = nll(law.log_prob, test)
-    budget, rounds = (2.0, 1) if report.quick else (30.0, 3)
-    space = geoopt.Euclidean(ndim=1)
+    budget, rounds, space = 0.5 if report.quick else 30.0, 1 if report.quick else 3, geoopt.Euclidean(ndim=1)
     flow = mf.MarginalFlow(space, (d,), latent_dim=2, n_components=1024)
-    spline = SplineFlow(space, (d,))
     matching = FlowMatching(space, (d,), hidden=(64, 64) if report.quick else (512,) * 6)
+    rivals: dict[str, Rival] = {"spline": SplineFlow(space, (d,)), "matching": matching}
     steps = marginal_steps(flow, train, budget)
-    training = {"marginal": cpu_seconds(lambda: flow.fit(train, seed=seed, max_steps=steps, batch_size=256, progress=False))}
-    for name, rival in (("spline", spline), ("matching", matching)):
-        rival.batch_size = 256
-        training[name] = cpu_seconds(lambda: rival.fit(train, seed=seed, max_seconds=budget, max_steps=10**6, checks=10))  # noqa: B023
+    training = {"marginal": cpu_seconds(lambda: flow.fit(train, seed=seed, max_steps=steps, batch_size=BATCH, progress=False))}
+    for name, rival in rivals.items():
+        rival.batch_size = BATCH
+        training[name] = cpu_seconds(partial(rival.fit, train, seed=seed, max_seconds=budget, max_steps=10**6, checks=10))
     mixture = flow.freeze(4096)
-    narrow = test.float()
     count, remark = affordable(matching, test)
-    evaluation = medians({"marginal": lambda: mixture.log_prob(narrow), "spline": lambda: spline.log_prob(test)}, rounds)
+    evaluate = evaluations(mixture, rivals["spline"], matching, test)
+    evaluation = medians({name: evaluate[name] for name in ("marginal", "spline")}, rounds)
+    truth = law.log_prob(test)
+    excess = {"marginal": nll(mixture.log_prob, test) + float(truth.mean())}
+    excess["spline"] = nll(rivals["spline"].log_prob, test) + float(truth.mean())
+    evaluation["matching"] = excess["matching"] = math.nan
     if count:
-        scored: list[Tensor] = []
-        evaluation["matching"] = cpu_seconds(lambda: scored.append(matching.log_prob(test[:count]))) * len(test) / count
-    sampling = medians(
-        {
-            "marginal": lambda: mixture.sample((len(test),)),
-            "spline": lambda: spline.sample(len(test)),
-            "matching": lambda: matching.sample(len(test)),
-        },
-        rounds,
-    )
-    stepping = medians(
-        {
-            "marginal": lambda: marginal_step(flow, narrow),
-            "spline": lambda: rival_step(spline, narrow),
-            "matching": lambda: rival_step(matching, narrow),
-        },
-        rounds,
-    )
-    excess = {"marginal": nll(mixture.log_prob, narrow) - truth, "spline": nll(spline.log_prob, test) - truth}
-    if count:
-        excess["matching"] = -float(scored[0].mean()) - nll(law.log_prob, test[:count])
-    for name, model in (("marginal", flow), ("spline", spline), ("matching", matching)):
+        start = time.process_time()
+        excess["matching"] = nll(matching.log_prob, test[:count]) + float(truth[:count].mean())
+        evaluation["matching"] = (time.process_time() - start) * len(test) / count
+    sampling = medians(samplings(mixture, rivals["spline"], matching, len(test)), rounds)
+    batch = test[:BATCH].float()
+    losses = {"marginal": partial(marginal_step, flow, batch)}
+    stepping = medians(losses | {name: partial(rival_step, rival, batch) for name, rival in rivals.items()}, rounds)
+    for name, model in {"marginal": flow, **rivals}.items():
         report.row(
             part="euclidean",
             d=d,
             method=name,
-            parameters=sum(p.numel() for p in model.parameters()),
+            parameters=parameter_count(model),
             components=mixture.n_components if name == "marginal" else "",
-            excess_nll=excess.get(name, math.nan),
+            excess_nll=excess[name],
             train_seconds=training[name],
             step_seconds=stepping[name],
-            evaluate_seconds=evaluation.get(name, math.nan),
+            evaluate_seconds=evaluation[name],
             sample_seconds=sampling[name],
-            evaluate_times_slower=evaluation.get(name, math.nan) / evaluation["marginal"],
+            evaluate_times_slower=evaluation[name] / evaluation["marginal"],
             sample_times_slower=sampling[name] / sampling["marginal"],
             remark=remark if name == "matching" else "",
         )
@@ -287,21 +253,21 @@ def euclidean(report: Report, seed: int, d: int) -> None:
 
 def marginal_steps(flow: mf.MarginalFlow, train: Tensor, budget: float) -> int:
     """Steps that fit into the budget, from the cost of a short fit (its regression and its steps)."""
-    short = cpu_seconds(lambda: flow.fit(train, seed=0, max_steps=5, batch_size=256, progress=False))
-    longer = cpu_seconds(lambda: flow.fit(train, seed=0, max_steps=15, batch_size=256, progress=False))
+    short = cpu_seconds(lambda: flow.fit(train, seed=0, max_steps=5, batch_size=BATCH, progress=False))
+    longer = cpu_seconds(lambda: flow.fit(train, seed=0, max_steps=15, batch_size=BATCH, progress=False))
     return max(20, int(budget / max((longer - short) / 10, 1e-4)))
 
 
 def marginal_step(flow: mf.MarginalFlow, x: Tensor) -> None:
     """The work of one training step without the optimiser's."""
     flow.zero_grad()
-    (-flow().log_prob(x[:256]).mean()).backward()
+    (-flow().log_prob(x).mean()).backward()
 
 
 def rival_step(model: Rival, x: Tensor) -> None:
     """The work of one training step without the optimiser's."""
     model.zero_grad()
-    model.loss(model.coordinates(x[:256]), torch.Generator().manual_seed(0)).backward()
+    model.loss(model.coordinates(x), torch.Generator().manual_seed(0)).backward()
 
 
 def affordable(model: FlowMatching, test: Tensor) -> tuple[int, str]:

@@ -18,13 +18,17 @@ the same holds: they are correlated.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
-from benchmarks.harness import Report
 from torch import Tensor
 
 import mf_manifold as mf
 from benchmarks.comparison import LogDensity, Method, compare
 from benchmarks.rivals import SplineFlow
+
+if TYPE_CHECKING:
+    from benchmarks.harness import Report
 
 CHANNELS = {"EMG, SPD(2)": (0, 4), "EMG, SPD(8)": tuple(range(8))}
 
@@ -56,7 +60,8 @@ def methods(data: mf.datasets.Dataset, quick: bool) -> dict[str, Method]:
 
     def marginal(train: Tensor, validation: Tensor, seed: int) -> LogDensity:
         flow = mf.MarginalFlow(*space, n_components=32 if quick else 512, kernel_options={"covariance": "full"})
-        flow.fit(torch.cat([train, validation]), seed=seed, max_steps=5 if quick else 600, patience=50, progress=False)
+        steps = 5 if quick else 600
+        flow.fit(train, validation=validation, seed=seed, max_steps=steps, patience=50, progress=False)
         return flow.freeze(64 if quick else 4096).log_prob
 
     return {
