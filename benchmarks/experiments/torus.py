@@ -83,10 +83,10 @@ def picture(fits: dict[str, LogDensity], test: Tensor) -> Any:
     line = math.pi * ((torch.arange(120, dtype=torch.float64) + 0.5) / 60 - 1)
     grid = torch.cartesian_prod(line, line)
     figure, axes = plt.subplots(1, len(fits) + 1, figsize=(2.6 * (len(fits) + 1), 2.8), sharex=True, sharey=True)
-    axes[0].plot(*test[:1500].T, ".", markersize=1)
+    axes[0].plot(*test[:1500].T.numpy(), ".", markersize=1)
     axes[0].set_title("test points", fontsize=8)
     for axis, (name, log_prob) in zip(axes[1:], fits.items(), strict=True):
-        values = log_prob(grid).reshape(120, 120).T
+        values = log_prob(grid).reshape(120, 120).T.numpy()
         axis.imshow(values, origin="lower", extent=(-math.pi, math.pi) * 2, vmin=-8, vmax=2)
         axis.set_title(name, fontsize=8)
     figure.tight_layout()
