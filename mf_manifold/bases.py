@@ -26,28 +26,29 @@ def match(features: Tensor, dim: int, generator: torch.Generator) -> Tensor:
 
     The cube and the data are halved in turn, the cube along its longest side and the data at the median of their first
     principal component, until every datum has a box of volume 1/n of its own; its noise is uniform there. A network
-    regressed on these pairs starts as a transport of the noise onto the data.
+    regressed on these pairs starts as a transport of the noise onto the data. Directions of the data along one side of the
+    cube point the same way in neighbouring boxes, so that the map does not fold between them.
 
     Shapes: features (n,k) -> (n,dim).
     """
     noise = torch.empty(len(features), dim, dtype=features.dtype, device=features.device)
     unit = (torch.full((dim,), -1.0), torch.full((dim,), 1.0))
-    stack = [(torch.arange(len(features)), *unit)]
+    unknown = torch.zeros(dim, features.shape[1], dtype=features.dtype, device=features.device)
+    stack = [(torch.arange(len(features)), *unit, unknown)]
     while stack:
-        rows, low, high = stack.pop()
+        rows, low, high, directions = stack.pop()
         if len(rows) == 1:
             noise[rows] = (low + (high - low) * torch.rand(dim, generator=generator)).to(noise)
             continue
-        order = rows[_first_component(features[rows]).argsort().cpu()]
         half, axis = len(rows) // 2, int((high - low).argmax())
+        centered = features[rows] - features[rows].mean(0)
+        direction = torch.linalg.eigh(centered.mT @ centered)[1][:, -1]
+        direction = direction if float(direction @ directions[axis]) >= 0 else -direction
+        directions = directions.clone()
+        directions[axis] = direction
+        order = rows[(centered @ direction).argsort().cpu()]
         cut = low[axis] + (high[axis] - low[axis]) * half / len(rows)
         below, above = high.clone(), low.clone()
         below[axis], above[axis] = cut, cut
-        stack += [(order[:half], low, below), (order[half:], above, high)]
+        stack += [(order[:half], low, below, directions), (order[half:], above, high, directions)]
     return noise
-
-
-def _first_component(features: Tensor) -> Tensor:
-    centered = features - features.mean(0)
-    direction = torch.linalg.eigh(centered.mT @ centered)[1][:, -1]
-    return centered @ direction

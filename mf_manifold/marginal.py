@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any, cast
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from . import bases, checkpoint, geometry, manifolds, training
+from .diagnose import GROUPS, ROWS, Diagnosis, diagnose
 from .geometry import Shape
 from .kernel import Kernel, kernel_for
 from .measure import Measure
@@ -147,6 +149,18 @@ class MarginalFlow(nn.Module):
         """Samples of freshly drawn components; -> (*sample_shape,*E)."""
         with torch.no_grad():
             return self(generator=generator).sample(sample_shape, generator)
+
+    def diagnose(self, x: Tensor | None = None, n_components: int | None = None, seed: int = 0) -> Diagnosis:
+        """How well so many components stand for the infinite mixture at points ``x`` (N,*E), by default at own samples.
+
+        Draws 16 times as many components to compare with; ``print`` the result. See :func:`mf_manifold.diagnose.diagnose`.
+        """
+        count, generator = self._count(n_components), torch.Generator().manual_seed(seed)
+        if x is None:
+            x = self.sample((ROWS,), generator=generator)
+        with torch.no_grad():
+            pool = self(n_components=GROUPS * count, generator=generator)
+        return diagnose(pool, x.to(next(self.parameters())), count, partial(self.freeze, seed=seed), seed)
 
     def fit(self, x: Tensor, **options: Any) -> MarginalFlow:
         """Fit to data by forward Kullback-Leibler divergence; the options are those of :func:`mf_manifold.training.fit`."""

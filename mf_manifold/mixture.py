@@ -90,7 +90,7 @@ class Mixture(ManifoldDistribution):
             raise ValueError(f"Expected a background_weight in [0, 1), got {weight.tolist()}.")
 
     def _reduce(self, x: Tensor, power: float = 1.0, log_weights: Tensor | None = None) -> Tensor:
-        """Log sum of powers of the components, weighted by ``log_weights`` or their own; no background; (*S,*B,*E) -> (*S,*B)."""
+        """Log sum of powers of the components under their own or other weights, no background; (*S,*B,*E) -> (*S,*B)."""
         params, log_weights = self.params, self.log_weights if log_weights is None else log_weights
         dtype = torch.promote_types(x.dtype, next(iter(params.values())).dtype)
         if dtype != x.dtype or any(v.dtype != dtype for v in params.values()):
@@ -138,15 +138,15 @@ class Mixture(ManifoldDistribution):
         background is not random: it scales both down by the components' share of the density.
 
         The normal interval holds where ``trustworthy`` (n of at least 20); elsewhere ``log_prob`` is a lower bound in
-        expectation. Components of a frozen Sobol draw are spread more evenly than independent ones: for them the interval is too
-        wide, and the correction too large.
+        expectation. Components of a frozen Sobol draw are spread more evenly than independent ones: the interval is
+        then too wide, and the correction too large.
 
         Args:
             x: points (*S,*E).
             z: half width in standard errors; 1.96 covers 95 %.
 
-        Reference: Kish (1965), Survey Sampling, section 11.7 (n); Owen (2013), Monte Carlo theory, methods and examples, eq. (9.8)
-            (ratios).
+        Reference: Kish (1965), Survey Sampling, section 11.7 (n); Owen (2013), Monte Carlo theory, methods and examples,
+            section 9.2 (ratios).
 
         >>> import geoopt, torch, mf_manifold as mf
         >>> w = torch.randn(4096, 1, generator=torch.Generator().manual_seed(0))
@@ -204,6 +204,20 @@ class Mixture(ManifoldDistribution):
             measure=self.measure,
             backend=self.backend,
             validate_args=self._validate_args,
+        )
+
+    def weighted(self, log_weights: Tensor | None, index: Tensor | slice = slice(None)) -> Mixture:
+        """The components ``index`` of a single mixture under other weights, normalised anew; the background stays."""
+        params = {k: v if v.shape[0] == 1 else v[index] for k, v in self.params.items()}
+        return Mixture(
+            self.kernel,
+            params,
+            log_weights,
+            background=self.background,
+            background_weight=self.background_weight,
+            measure=self.measure,
+            backend=self.backend,
+            validate_args=False,
         )
 
     def detach(self) -> Mixture:

@@ -92,7 +92,8 @@ class Pinwheel:
     ARMS, RATE = 5, 0.25
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
-        flat = torch.randn(n, 2, generator=generator, dtype=torch.float64) * torch.tensor([0.3, 0.05]) + torch.tensor([1.0, 0.0])
+        noise = torch.randn(n, 2, generator=generator, dtype=torch.float64)
+        flat = torch.tensor([0.3, 0.05]) * noise + torch.tensor([1.0, 0.0])
         arm = torch.randint(self.ARMS, (n,), generator=generator)
         return _rotate(flat, 2 * math.pi / self.ARMS * arm + self.RATE * flat.norm(dim=-1).exp()) / 2
 
