@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components, dijkstra
+from scipy.spatial import cKDTree
 from torch import Tensor
 from torch.quasirandom import SobolEngine
 
@@ -52,3 +56,45 @@ def match(features: Tensor, dim: int, generator: torch.Generator) -> Tensor:
         below[axis], above[axis] = cut, cut
         stack += [(order[:half], low, below, directions), (order[half:], above, high, directions)]
     return noise
+
+
+NEIGHBOURS, LANDMARKS = 10, 128
+
+
+def unfold(features: Tensor, generator: torch.Generator) -> Tensor:
+    """Coordinates of the data in which distances along the data are straight, so that halving them follows a curve's turns.
+
+    Shortest paths in the graph of nearest neighbours from some landmarks, embedded by landmark multidimensional scaling.
+
+    Shapes: features (n,k) -> (n,k).
+
+    References: Tenenbaum, de Silva, Langford (2000), A global geometric framework for nonlinear dimensionality reduction;
+        de Silva, Tenenbaum (2004), Sparse multidimensional scaling using landmark points, section 2.
+    """
+    graph = _neighbour_graph(features.double().cpu().numpy())
+    chosen = torch.randperm(len(features), generator=generator)[:LANDMARKS].numpy()
+    squares = dijkstra(graph, directed=False, indices=chosen) ** 2  # (landmarks, n)
+    among = squares[:, chosen]
+    centered = -0.5 * (among - among.mean(0) - among.mean(1, keepdims=True) + among.mean())
+    values, vectors = np.linalg.eigh(centered)
+    kept = values[-features.shape[1] :].clip(min=1e-12 * values[-1])
+    coordinates = -0.5 * (squares - among.mean(1, keepdims=True)).T @ (vectors[:, -features.shape[1] :] / np.sqrt(kept))
+    return torch.as_tensor(coordinates).to(features)
+
+
+def _neighbour_graph(points: np.ndarray) -> csr_array:
+    """Distances to the nearest neighbours, and the shortest bridges between parts that they leave apart."""
+    distances, indices = cKDTree(points).query(points, k=min(NEIGHBOURS + 1, len(points)))
+    rows = np.repeat(np.arange(len(points)), indices.shape[1] - 1)
+    edges = [(rows, indices[:, 1:].ravel(), distances[:, 1:].ravel())]
+    while True:
+        row, column, length = (np.concatenate(part) for part in zip(*edges, strict=True))
+        # a length of 0 would be no edge
+        graph = csr_array((np.maximum(length, 1e-300), (row, column)), shape=(len(points), len(points)))
+        parts, label = connected_components(graph, directed=False)
+        if parts == 1:
+            return graph
+        own, other = np.flatnonzero(label == label[-1]), np.flatnonzero(label != label[-1])
+        gap, at = cKDTree(points[other]).query(points[own])
+        nearest = int(gap.argmin())
+        edges.append((own[[nearest]], other[at[[nearest]]], gap[[nearest]]))

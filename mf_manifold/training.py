@@ -183,7 +183,8 @@ class _Run:
         if not model.kernel.has_location:
             return
         target = geometry.to_raw(model.manifold, self.train)
-        noise = bases.match(target, model.latent_dim, self.generator)
+        features = bases.unfold(target, self.generator) if model.latent_dim < model.kernel.dim else target
+        noise = bases.match(features, model.latent_dim, self.generator)
         where = len(model.shift)
         model.shift, model.spread = target.mean(0), target.std(0).clamp_min(1e-6 * float(target.abs().max()))
         wanted = (target - model.shift) / model.spread
