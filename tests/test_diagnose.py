@@ -131,7 +131,7 @@ def moons_flow() -> tuple[mf.MarginalFlow, Tensor]:
     angle, which = math.pi * torch.rand(1200, generator=g), torch.randint(2, (1200,), generator=g)
     arcs = torch.stack([torch.stack([angle.cos(), angle.sin()], -1), torch.stack([1 - angle.cos(), 0.5 - angle.sin()], -1)])
     x = arcs[which, torch.arange(1200)] + 0.1 * torch.randn(1200, 2, generator=g)
-    flow = mf.MarginalFlow(geoopt.Euclidean(ndim=1), (2,), n_components=512, hidden=(64, 64), bandwidth=0.5)
+    flow = mf.MarginalFlow(geoopt.Euclidean(ndim=1), (2,), base="uniform", n_components=512, hidden=(64, 64), bandwidth=0.5)
     return flow.fit(x[:800], max_steps=60, progress=False), x[800:]
 
 
