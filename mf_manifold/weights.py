@@ -7,7 +7,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-
 GROWTH = 1.5  # of the power of a step after one that gained
 
 

@@ -393,7 +393,7 @@ def test_a_stopped_flow_resumes_as_if_nothing_had_happened(
     original = Run.advance
 
     def stopping(self: Run) -> float:
-        if self.step == 30:
+        if self.step == 5:
             raise KeyboardInterrupt
         return original(self)
 
