@@ -135,10 +135,7 @@ def _fit(case: Case, data: Dataset, name: str, x: Tensor, seed: int) -> KernelDe
 
 def _frozen(model: KernelDensity | MarginalFlow, seed: int) -> Mixture:
     """The fitted mixture in double precision: scores and integrals should not carry rounding of the training's float32."""
-    mixture = model.freeze(seed=seed)
-    params = {name: value.double() for name, value in mixture.params.items()}
-    weights = None if mixture.log_weights is None else mixture.log_weights.double()
-    return Mixture(mixture.kernel, params, weights)
+    return model.freeze(seed=seed).to(torch.float64)
 
 
 def _run(case: Case, data: Dataset, name: str, output: Path, seed: int, quick: bool) -> tuple[Row, Tensor]:

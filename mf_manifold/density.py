@@ -5,20 +5,19 @@ from __future__ import annotations
 import math
 import time
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import geoopt
 import torch
 from scipy.optimize import minimize_scalar
 from scipy.spatial import cKDTree
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from . import checkpoint, geometry, manifolds
+from .estimator import Estimator
 from .geometry import Shape
-from .kernel import Kernel, kernel_for
-from .measure import Measure
+from .kernel import kernel_for
 from .mixture import Mixture
 
 TILE = 2**20  # pairs held at once by the leave-one-out sums
@@ -26,7 +25,7 @@ PAIRS = 2**23  # pairs of an evaluation
 
 
 @checkpoint.register_model
-class KernelDensity(nn.Module):
+class KernelDensity(Estimator):
     r"""Adaptive kernel density: a component of scale ``h d_k(i)`` at every datum.
 
     .. math:: q(x) = \frac1n \sum_i q(x \mid x_i, h\, d_k(i))
@@ -68,26 +67,14 @@ class KernelDensity(nn.Module):
         neighbors: tuple[int, ...] | None = (2, 4, 8, 16, 32),
         kernel_options: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__()
-        self.kernel: Kernel = kernel_for(manifold, point_shape, kernel, **(kernel_options or {}))
+        super().__init__(kernel_for(manifold, point_shape, kernel, **(kernel_options or {})))
         if not self.kernel.has_location:
             raise ValueError(f"Expected a kernel that makes a bump around each datum, got {self.kernel.name}, which has none.")
         if neighbors is not None and (not neighbors or min(neighbors) < 1):
             raise ValueError(f"Expected neighbors of at least one positive number, or None, got {neighbors}.")
         self.neighbors = None if neighbors is None else tuple(sorted(neighbors))
-        self.history: list[dict[str, float]] = []
         self.register_buffer("points", torch.empty(0, *self.kernel.point_shape))
         self.register_buffer("scales", torch.empty(0))
-
-    @property
-    def manifold(self) -> geoopt.Manifold:
-        """The manifold of the points."""
-        return self.kernel.manifold
-
-    @property
-    def point_shape(self) -> Shape:
-        """Shape of a point."""
-        return self.kernel.point_shape
 
     def fit(
         self,
@@ -133,14 +120,6 @@ class KernelDensity(nn.Module):
         """The fitted density, whose components are the data: the same as :attr:`mixture`, for code that takes any estimator."""
         return self.mixture
 
-    def log_prob(self, x: Tensor, measure: Measure | str | None = None) -> Tensor:
-        """Log density at ``x`` with respect to ``measure``; (*S,*E) -> (*S)."""
-        return self.mixture.log_prob(x, measure)
-
-    def sample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
-        """Independent samples; -> (*sample_shape,*E)."""
-        return self.mixture.sample(sample_shape, generator)
-
     def config(self) -> dict[str, Any]:
         """JSON description of everything but the tensors."""
         return {
@@ -164,10 +143,6 @@ class KernelDensity(nn.Module):
         if kde.scales.shape != (len(kde.points),) or not bool((kde.scales > 0).all() & torch.isfinite(kde.scales).all()):
             raise ValueError(f"Expected a positive scale for each of {len(kde.points)} points in the checkpoint. Fit again.")
         return kde
-
-    def save(self, path: str | PathLike[str], *, overwrite: bool = False) -> Path:
-        """Write the checkpoint ``path/model.safetensors``; :func:`mf_manifold.load` reads it back."""
-        return checkpoint.save(self, path, overwrite=overwrite)
 
 
 class _Search:

@@ -113,14 +113,12 @@ def _by_quadrature(mixture: Mixture, generator: torch.Generator) -> TotalMass:
 @torch.no_grad()
 def _by_sampling(mixture: Mixture, generator: torch.Generator) -> TotalMass:
     """Mean of q / r over samples of r, a mixture of normal laws of the matrix logarithm."""
-    params = {name: value.double() for name, value in mixture.params.items()}
-    weights = (
-        torch.zeros(mixture.n_components).to(params["loc"]) if mixture.log_weights is None else mixture.log_weights.double()
-    )
-    values, vectors = torch.linalg.eigh(params["loc"])
+    exact = mixture.to(torch.float64)
+    locations, widths, weights = _bumps(exact)
+    values, vectors = torch.linalg.eigh(locations)
     below = torch.tril_indices(values.shape[-1], values.shape[-1], offset=-1, device=values.device)
     means = _coordinates((vectors * values.log().unsqueeze(-2)) @ vectors.mT, below)
-    scales = (WIDENING * params["scale"]).expand_as(means)
+    scales = (WIDENING * widths).expand_as(means)
     count = int(min(MOST, max(FEWEST, EFFORT / means.numel())))
     chosen = torch.multinomial(weights.exp(), count, replacement=True, generator=generator)
     noise = torch.randn(means[chosen].shape, generator=generator, dtype=means.dtype, device=means.device)
@@ -129,9 +127,20 @@ def _by_sampling(mixture: Mixture, generator: torch.Generator) -> TotalMass:
     log_proposal = torch.cat([proposal.log_prob(rows) for rows in points.split(ROWS)])
     log_values, vectors = torch.linalg.eigh(_symmetric(points, below))
     x = (vectors * log_values.exp().unsqueeze(-2)) @ vectors.mT
-    exact = Mixture(mixture.kernel, params, weights)
     ratio = (exact.log_prob(x, "lebesgue") - log_proposal - _log_jacobian(log_values, below)).exp()
     return TotalMass(float(ratio.mean()), float(ratio.std()) / math.sqrt(count), "importance sampling")
+
+
+def _bumps(mixture: Mixture) -> tuple[Tensor, Tensor, Tensor]:
+    """Locations, scales and log weights of all bumps, the background's among them."""
+    locations, widths = mixture.params["loc"], mixture.params["scale"].expand(mixture.n_components, -1)
+    weights = locations.new_zeros(mixture.n_components) if mixture.log_weights is None else mixture.log_weights
+    if mixture.background is None:
+        return locations, widths, weights
+    wide, share = mixture.background.params, mixture.background_weight
+    locations = torch.cat([locations, wide["loc"].reshape(1, *locations.shape[1:])])
+    widths = torch.cat([widths, wide["scale"].reshape(1, -1).expand(1, widths.shape[1])])
+    return locations, widths, torch.cat([weights.log_softmax(0) + torch.log1p(-share), share.log().reshape(1)])
 
 
 def _coordinates(s: Tensor, below: Tensor) -> Tensor:

@@ -3,30 +3,36 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from . import geometry
 from .backends import mixture_log_prob
-from .distributions import ManifoldDistribution, check_names, check_params
+from .backends.dense import log_sum_exp
+from .distributions import KernelDistribution, ManifoldDistribution, check_names, check_params
 from .geometry import Shape
 from .kernel import Kernel, Params
 from .measure import Measure
 
 
 class Mixture(ManifoldDistribution):
-    r"""Mixture of M components of one kernel, exactly normalised.
+    r"""Mixture of M components of one kernel, exactly normalised, and if wanted a background that covers all points.
 
-    .. math:: q(x) = \sum_{c=1}^{M} \pi_c \, q(x \mid w_c)
+    .. math:: q(x) = (1 - \beta) \sum_{c=1}^{M} \pi_c \, q(x \mid w_c) + \beta \, b(x)
 
     **Measure**: ``measure``, by default the Riemannian volume; ``log_prob(x, measure=...)`` converts.
 
     Args:
         kernel: the family of the components.
-        params: parameters with one leading dimension M, or 1 where all components share a value.
-        log_weights: (M,), normalised here; None for equal weights.
-        backend: "auto", "dense" or "chunked", see :func:`mf_manifold.mixture_log_prob`.
+        params: parameters with a leading dimension M, or 1 where all components share a value. Dimensions before that make a
+            batch of mixtures: (*B,M, ...).
+        log_weights: (*B,M), normalised here; None for equal weights.
+        background: the law b, see :func:`mf_manifold.background.background_for`; None for none.
+        background_weight: beta, in [0, 1).
+        backend: "auto", "dense" or "chunked", see :func:`mf_manifold.mixture_log_prob`; for a single mixture.
 
     Raises:
         ValueError: parameters of other names, without a common number of components, or outside their domain (not checked where
@@ -46,47 +52,77 @@ class Mixture(ManifoldDistribution):
         params: Params,
         log_weights: Tensor | None = None,
         *,
+        background: KernelDistribution | None = None,
+        background_weight: Tensor | float = 0.0,
         measure: Measure | str | None = None,
         backend: str = "auto",
         validate_args: bool | None = None,
     ) -> None:
-        super().__init__(kernel, torch.Size(), measure, validate_args)
+        shape = kernel.batch_shape(params) if set(params) == set(kernel.event_shapes) else torch.Size()
+        super().__init__(kernel, shape[:-1], measure, validate_args)
         check_names(kernel, params)
         # what carries gradients comes from a network, which meets the constraints by construction
         if self._validate_args and not any(value.requires_grad for value in params.values()):
             check_params(kernel, params)
-        shape = kernel.batch_shape(params)
-        if len(shape) != 1 or shape[0] < 1:
+        if len(shape) < 1 or shape[-1] < 1:
             raise ValueError(f"Expected parameters with one leading dimension of components, got batch {tuple(shape)}.")
         self.params = {k: v if v.ndim > dims else v.unsqueeze(0) for k, v, dims in self._items(params)}
-        self.n_components = shape[0]
+        self.n_components = shape[-1]
         if log_weights is not None and log_weights.shape != shape:
             raise ValueError(f"Expected log_weights of shape {tuple(shape)}, got {tuple(log_weights.shape)}.")
-        self.log_weights = None if log_weights is None else torch.log_softmax(log_weights, dim=0)
+        self.log_weights = None if log_weights is None else torch.log_softmax(log_weights, dim=-1)
+        self.background = background
+        self.background_weight = torch.as_tensor(background_weight).to(next(iter(params.values())))
+        self._check_background()
         self.backend = backend
 
     def _items(self, params: Params) -> list[tuple[str, Tensor, int]]:
         return [(name, params[name], dims) for name, dims in self.kernel.event_dims.items()]
 
+    def _check_background(self) -> None:
+        weight = self.background_weight
+        if self.background is None or weight.is_meta:
+            return
+        if not geometry.same_manifold(self.background.manifold, self.manifold):
+            raise ValueError(f"Expected a background on {self.manifold.name}, got one on {self.background.manifold.name}.")
+        if weight.ndim or not 0 <= float(weight.detach()) < 1:
+            raise ValueError(f"Expected a background_weight in [0, 1), got {weight.tolist()}.")
+
     def _reduce(self, x: Tensor, power: float = 1.0) -> Tensor:
-        params, log_weights, flat = self.params, self.log_weights, x.reshape(-1, *self.kernel.point_shape)
+        """Log of the summed powers of the weighted components, without the background; (*S,*B,*E) -> (*S,*B)."""
+        params, log_weights = self.params, self.log_weights
         dtype = torch.promote_types(x.dtype, next(iter(params.values())).dtype)
         if dtype != x.dtype or any(v.dtype != dtype for v in params.values()):
-            flat, params = flat.to(dtype), {k: v.to(dtype) for k, v in params.items()}
+            x, params = x.to(dtype), {k: v.to(dtype) for k, v in params.items()}
             log_weights = None if log_weights is None else log_weights.to(dtype)
+        if self.batch_shape:
+            logits = self.kernel.log_prob(x.unsqueeze(x.ndim - len(self.kernel.point_shape)), params)
+            return log_sum_exp(power * (logits + (-math.log(self.n_components) if log_weights is None else log_weights)))
+        flat = x.reshape(-1, *self.kernel.point_shape)
         value = mixture_log_prob(self.kernel, flat, params, log_weights, backend=self.backend, power=power)
         return value.reshape(geometry.batch_shape(self.manifold, x))
+
+    def _with_background(self, log_q: Tensor, x: Tensor) -> Tensor:
+        if self.background is None:
+            return log_q
+        weight = self.background_weight.to(log_q)
+        covering = self.background.log_prob(x, "riemannian").to(log_q)
+        return torch.logaddexp(log_q + torch.log1p(-weight), covering + weight.log())
 
     def log_prob(self, value: Tensor, measure: Measure | str | None = None) -> Tensor:
         """Log density with respect to ``measure`` (default: the mixture's own); (*S,*E) -> (*S)."""
         self._check(value)
-        return self._to_measure(self._reduce(value), value, measure)
+        return self._to_measure(self._with_background(self._reduce(value), value), value, measure)
 
     def component_log_prob(self, x: Tensor) -> Tensor:
-        """Weighted log density of every component, Riemannian volume; (N,*E) -> (N,M)."""
+        """Weighted log density of every component of a single mixture, Riemannian volume; (N,*E) -> (N,M)."""
         self._check(x)
         log_weights = -math.log(self.n_components) if self.log_weights is None else self.log_weights
-        return self.kernel.pairwise_log_prob(x, self.params) + log_weights
+        return self.kernel.pairwise_log_prob(x, self.params) + log_weights + self._log_share()
+
+    def _log_share(self) -> Tensor | float:
+        """Log of the components' joint weight, which a background leaves them."""
+        return 0.0 if self.background is None else torch.log1p(-self.background_weight)
 
     def log_prob_interval(self, x: Tensor, z: float = 1.96) -> tuple[Tensor, Tensor, Tensor]:
         """Interval for the log density of the infinite mixture that the components were drawn from.
@@ -107,27 +143,62 @@ class Mixture(ManifoldDistribution):
         return center - z * variance.sqrt(), center + z * variance.sqrt(), effective
 
     def sample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:  # type: ignore[override]
-        """Independent samples: a component by its weight, then a point of it; -> (*sample_shape,*E)."""
-        count, like = math.prod(sample_shape), next(iter(self.params.values()))
+        """Independent samples: a component by its weight, then a point of it; -> (*sample_shape,*B,*E)."""
+        with torch.no_grad():
+            index = self._draw_components(math.prod(sample_shape), generator)
+            expanded = self.kernel.expand(self.params, (*self.batch_shape, self.n_components))
+            flat = {k: v.reshape(-1, *v.shape[v.ndim - dims :]) for k, v, dims in self._items(expanded)}
+            chosen = {k: v[index] for k, v in flat.items()}
+            points = self.kernel.rsample(self.kernel.expand(chosen, (len(index),)), (), generator)
+            points = self._mix_background(points, generator)
+        return points.reshape(*sample_shape, *self.batch_shape, *self.kernel.point_shape)
+
+    def _draw_components(self, count: int, generator: torch.Generator | None) -> Tensor:
+        """Flat indices into (*B,M) of ``count`` components for each mixture of the batch; -> (count prod B)."""
+        like, batch = next(iter(self.params.values())), math.prod(self.batch_shape)
+        shape = (count, batch)
         if self.log_weights is None:
-            index = torch.randint(self.n_components, (count,), generator=generator, device=like.device)
+            index = torch.randint(self.n_components, shape, generator=generator, device=like.device)
         else:
             # inversion, because torch.multinomial is limited to 2^24 categories
-            levels = self.log_weights.double().exp().cumsum(0)
-            u = torch.rand(count, generator=generator, device=like.device, dtype=torch.float64) * levels[-1]
-            index = torch.searchsorted(levels, u).clamp_max(self.n_components - 1)
-        chosen = {k: v[index] if v.shape[0] == self.n_components else v for k, v in self.params.items()}
-        with torch.no_grad():
-            points = self.kernel.rsample(self.kernel.expand(chosen, (count,)), (), generator)
-        return points.reshape(*sample_shape, *self.kernel.point_shape)
+            levels = self.log_weights.detach().double().exp().cumsum(-1).reshape(batch, -1)
+            u = torch.rand(shape, generator=generator, device=like.device, dtype=torch.float64) * levels[:, -1]
+            index = torch.searchsorted(levels, u.mT.contiguous()).mT.clamp_max(self.n_components - 1)
+        return (index + self.n_components * torch.arange(batch, device=like.device)).reshape(-1)
+
+    def _mix_background(self, points: Tensor, generator: torch.Generator | None) -> Tensor:
+        if self.background is None:
+            return points
+        chosen = torch.rand(len(points), generator=generator, device=points.device) < self.background_weight
+        points[chosen] = self.background.sample((int(chosen.sum()),), generator).to(points)
+        return points
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Mixture:
+        """The same mixture with every tensor changed."""
+        background = self.background
+        if background is not None:
+            changed = {k: change(v) for k, v in background.params.items()}
+            background = KernelDistribution(background.kernel, changed, background.measure, False, background.batch_shape)
+        return Mixture(
+            self.kernel,
+            {k: change(v) for k, v in self.params.items()},
+            None if self.log_weights is None else change(self.log_weights),
+            background=background,
+            background_weight=change(self.background_weight),
+            measure=self.measure,
+            backend=self.backend,
+            validate_args=self._validate_args,
+        )
 
     def detach(self) -> Mixture:
         """The same mixture without gradients."""
-        params = {k: v.detach() for k, v in self.params.items()}
-        weights = None if self.log_weights is None else self.log_weights.detach()
-        return Mixture(
-            self.kernel, params, weights, measure=self.measure, backend=self.backend, validate_args=self._validate_args
-        )
+        return self._map(Tensor.detach)
+
+    def to(self, *args: Any, **options: Any) -> Mixture:
+        """The same mixture in another dtype or on another device, as :meth:`torch.Tensor.to`."""
+        return self._map(lambda tensor: tensor.to(*args, **options))
 
     def __repr__(self) -> str:
-        return f"Mixture({self.n_components} x {self.kernel.name}; {self.measure})"
+        batch = f"batch {tuple(self.batch_shape)}, " if self.batch_shape else ""
+        covered = "" if self.background is None else f" + {self.background.kernel.name}"
+        return f"Mixture({batch}{self.n_components} x {self.kernel.name}{covered}; {self.measure})"
