@@ -17,8 +17,11 @@ import numpy as np
 from torch import Tensor
 
 
-def c2st(reference: Tensor, sample: Tensor, *, seed: int = 0, n_folds: int = 5) -> float:
+def c2st(reference: Tensor, sample: Tensor, *, seed: int = 0, n_folds: int = 5, max_epochs: int = 1000) -> float:
     """Cross-validated accuracy of a classifier between samples (n,f) and (m,f) of equal size.
+
+    With few samples in more than three dimensions the classifier memorises instead of converging; ``max_epochs=50`` then costs a
+    tenth of the time and finds as much.
 
     Raises:
         ValueError: samples of other shapes, or with entries that are not finite.
@@ -36,7 +39,7 @@ def c2st(reference: Tensor, sample: Tensor, *, seed: int = 0, n_folds: int = 5) 
     spread = joined[:n].std(0)
     joined = (joined - joined[:n].mean(0)) / np.where(spread > 0, spread, 1.0)
     labels = np.repeat([0, 1], n)
-    network = MLPClassifier((width, width), max_iter=1000, random_state=seed)
+    network = MLPClassifier((width, width), max_iter=max_epochs, random_state=seed)
     folds = StratifiedKFold(n_folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)

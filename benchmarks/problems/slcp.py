@@ -19,7 +19,7 @@ from .problem import Box, rejection
 
 N_POINTS = 4
 SMALLEST = 0.02  # of |theta_3|, |theta_4| in the reference: standard deviations of 4e-4
-CELLS, DEPTH, SLACK = 64, 25.0, 0.05
+CELLS, DEPTH, SLACK = 64, 25.0, 0.5
 
 
 class SLCP(Box):
