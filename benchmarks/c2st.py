@@ -1,12 +1,14 @@
 """The classifier two-sample test: how well a small network tells two samples apart.
 
 0.5 means not at all, 1 means always. As in Lueckmann et al. (2021), arXiv 2101.04653, section 4 and appendix: coordinates
-standardised by the reference sample, a multi-layer perceptron with two hidden layers of ten units a dimension, the mean accuracy in
-five-fold cross-validation. Reference: Lopez-Paz, Oquab (2017), Revisiting classifier two-sample tests, arXiv 1610.06545.
+standardised by the reference sample, a multi-layer perceptron with two hidden layers of ten units a dimension, the mean
+accuracy in five-fold cross-validation. Reference: Lopez-Paz, Oquab (2017), Revisiting classifier two-sample tests, arXiv
+1610.06545.
 
 The accuracy depends on the number of samples: with few, the classifier finds less. Compare numbers of equal size only. For n
-samples each, two equal laws give 0.5 with a standard deviation of about 0.5 / sqrt(2 n), 0.011 for 1000 and a little more because
-folds share training data. Angles must be given as cosines and sines, directions as unit vectors: a seam separates by itself.
+samples each, two equal laws give 0.5 with a standard deviation of about 0.5 / sqrt(2 n), 0.011 for 1000 and a little more
+because folds share training data. Angles must be given as cosines and sines, directions as unit vectors: a seam separates by
+itself.
 """
 
 from __future__ import annotations
@@ -20,8 +22,8 @@ from torch import Tensor
 def c2st(reference: Tensor, sample: Tensor, *, seed: int = 0, n_folds: int = 5, max_epochs: int = 1000) -> float:
     """Cross-validated accuracy of a classifier between samples (n,f) and (m,f) of equal size.
 
-    With few samples in more than three dimensions the classifier memorises instead of converging; ``max_epochs=50`` then costs a
-    tenth of the time and finds as much.
+    With few samples in more than three dimensions the classifier memorises instead of converging; ``max_epochs=50`` then
+    costs a tenth of the time and finds as much.
 
     Raises:
         ValueError: samples of other shapes, or with entries that are not finite.

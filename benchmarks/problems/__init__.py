@@ -1,9 +1,9 @@
 """Simulators with priors, likelihoods and reference posteriors, for inference from simulations.
 
-`two_moons`, `gaussian_mixture` and `slcp` are written from the definitions of Lueckmann, Boelts, Greenberg, Gonçalves, Macke (2021),
-Benchmarking Simulation-Based Inference, appendix T (arXiv 2101.04653); observations come from our own seeds, so that scores are
-comparable with theirs in kind but not observation by observation. `plane_wave` (parameters on a torus) and `axis` (on a sphere)
-are our own.
+`two_moons`, `gaussian_mixture` and `slcp` are written from the definitions of Lueckmann, Boelts, Greenberg, Gonçalves, Macke
+(2021), Benchmarking Simulation-Based Inference, appendix T (arXiv 2101.04653); observations come from our own seeds, so that
+scores are comparable with theirs in kind but not observation by observation. `plane_wave` (parameters on a torus) and `axis`
+(on a sphere) are our own.
 """
 
 from .axis import Axis

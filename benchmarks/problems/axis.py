@@ -4,8 +4,8 @@ An axis u, uniform on the sphere S^2, is seen along three unit vectors g_k that 
 
     x_k = (g_k . u)^2 + 0.1 e_k,   e_k ~ N(0, 1).
 
-The squares forget all signs. u and -u always explain the data equally well, and up to eight directions do nearly: the posterior on
-the sphere has from two to eight modes, or arcs where they join.
+The squares forget all signs. u and -u always explain the data equally well, and up to eight directions do nearly: the
+posterior on the sphere has from two to eight modes, or arcs where they join.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ VIEWS = torch.tensor([[1.0, 1.0, 0.0], [1.0, 0.0, 1.0], [0.0, 1.0, 1.0]], dtype=
 class Axis(Compact):
     """The axis; posterior samples by rejection from the prior, the normaliser by Gauss nodes in height times equal angles.
 
-    The integrand is analytic: 256 heights and 512 angles against half as many change the log of the normaliser by less than 1e-12.
+    The integrand is analytic: 256 heights and 512 angles against half as many change the log of the normaliser by less than
+    1e-12.
     """
 
     name, point_shape, data_dim = "axis", (3,), 3

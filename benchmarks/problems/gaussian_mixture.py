@@ -1,6 +1,6 @@
 """Gaussian mixture: a broad and a narrow normal law around one mean, which is to be inferred.
 
-    x ~ N(theta, I) / 2 + N(theta, 0.01 I) / 2,   theta uniform in [-10, 10]^2
+x ~ N(theta, I) / 2 + N(theta, 0.01 I) / 2,   theta uniform in [-10, 10]^2
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Plane wave: where a wave comes from, and with which phase, from three noisy readings.
 
-Three sensors p_k stand on a circle of radius 0.6 wavelengths, at 90, 210 and 330 degrees. A wave from the direction phi with phase
-psi, both uniform on the circle, gives the readings
+Three sensors p_k stand on a circle of radius 0.6 wavelengths, at 90, 210 and 330 degrees. A wave from the direction phi with
+phase psi, both uniform on the circle, gives the readings
 
     x_k = cos(2 pi p_k . (cos phi, sin phi) - psi) + 0.2 e_k,   e_k ~ N(0, 1).
 
@@ -26,8 +26,8 @@ RADIUS = 0.6
 class PlaneWave(Compact):
     """The plane wave; posterior samples by rejection from the prior, the normaliser by a rule of 512 x 512 equal cells.
 
-    The integrand is smooth and periodic, so the rule converges faster than any power: half as many nodes each way change the log
-    of the normaliser by less than 1e-12.
+    The integrand is smooth and periodic, so the rule converges faster than any power: half as many nodes each way change the
+    log of the normaliser by less than 1e-12.
     """
 
     name, point_shape, data_dim = "plane_wave", (2,), 3

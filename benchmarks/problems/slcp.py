@@ -25,9 +25,10 @@ CELLS, DEPTH, SLACK = 64, 25.0, 0.5
 class SLCP(Box):
     """SLCP; posterior samples are independent draws by rejection.
 
-    Given the covariance, the mean is normal around the sample mean, so the covariance alone has a posterior in closed form but for
-    the box. It is drawn from a piecewise constant envelope on 64^3 cells in (log |theta_3|, log |theta_4|, theta_5), which cover all
-    but exp(-25) of the peak's height; then the mean is drawn, rejected outside the box, and the signs are tossed.
+    Given the covariance, the mean is normal around the sample mean, so the covariance alone has a posterior in closed form
+    but for the box. It is drawn from a piecewise constant envelope on 64^3 cells in (log |theta_3|, log |theta_4|, theta_5),
+    which cover all but exp(-25) of the peak's height; then the mean is drawn, rejected outside the box, and the signs are
+    tossed.
     """
 
     name, bound, point_shape, data_dim = "slcp", 3.0, (5,), 2 * N_POINTS
@@ -70,21 +71,21 @@ class SLCP(Box):
         low = torch.tensor([math.log(SMALLEST), math.log(SMALLEST), -self.bound], dtype=torch.float64)
         high = torch.tensor([math.log(self.bound), math.log(self.bound), self.bound], dtype=torch.float64)
         for _ in range(3):  # zoom to where there is mass
-            corners, heights = self._corner_heights(low, high, scatter)
-            size = (high - low) / CELLS
+            corners, heights = self._corner_heights(low, high, scatter, CELLS // 2)
+            size = (high - low) / (CELLS // 2)
             holds = corners[heights > heights.max() - DEPTH]
             low, high = holds.amin(0), holds.amax(0) + size
-        corners, heights = self._corner_heights(low, high, scatter)
+        corners, heights = self._corner_heights(low, high, scatter, CELLS)
         return corners, (high - low) / CELLS, heights + SLACK
 
-    def _corner_heights(self, low: Tensor, high: Tensor, scatter: Tensor) -> tuple[Tensor, Tensor]:
+    def _corner_heights(self, low: Tensor, high: Tensor, scatter: Tensor, cells: int) -> tuple[Tensor, Tensor]:
         """Low corners of the cells of a box, and the largest value at the eight corners and the middle of each."""
-        edges = [torch.linspace(float(a), float(b), CELLS + 1, dtype=torch.float64) for a, b in zip(low, high, strict=True)]
+        edges = [torch.linspace(float(a), float(b), cells + 1, dtype=torch.float64) for a, b in zip(low, high, strict=True)]
         grid = torch.stack(torch.meshgrid(*edges, indexing="ij"), -1)
         value = self._log_covariance(grid, scatter)
         top = torch.nn.functional.max_pool3d(value[None, None], 2, stride=1)[0, 0]
         corners = grid[:-1, :-1, :-1].reshape(-1, 3)
-        middle = self._log_covariance(corners + (high - low) / (2 * CELLS), scatter)
+        middle = self._log_covariance(corners + (high - low) / (2 * cells), scatter)
         return corners, torch.maximum(top.reshape(-1), middle)
 
     def reference_posterior(self, x_o: Tensor, n: int, seed: int) -> Tensor:

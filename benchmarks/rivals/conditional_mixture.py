@@ -24,7 +24,9 @@ class ConditionalMixture:
     def __init__(self, kernel: Kernel, *, n_components: int = 32, hidden: tuple[int, ...] = (128, 128)) -> None:
         self.kernel, self.n_components, self.hidden = kernel, n_components, hidden
 
-    def fit(self, theta: Tensor, x: Tensor, *, seed: int = 0, max_steps: int = 1000, batch_size: int = 256) -> ConditionalMixture:
+    def fit(
+        self, theta: Tensor, x: Tensor, *, seed: int = 0, max_steps: int = 1000, batch_size: int = 256
+    ) -> ConditionalMixture:
         """Fit to pairs (n,*E), (n,k) by maximum likelihood."""
         kernel, count = self.kernel, self.n_components
         raw = geometry.to_raw(kernel.manifold, theta)

@@ -11,8 +11,8 @@ from .conditional import Standardised, train
 class ConditionalSplineFlow:
     """q(theta | x) as an autoregressive flow of rational-quadratic splines in standardised coordinates.
 
-    **Measure**: Lebesgue measure of the coordinates. Beyond five standard deviations its transformations are linear; nothing keeps
-    its mass inside a box.
+    **Measure**: Lebesgue measure of the coordinates. Beyond five standard deviations its transformations are linear; nothing
+    keeps its mass inside a box.
     """
 
     def __init__(self, *, transforms: int = 3, hidden: tuple[int, ...] = (64, 64), bins: int = 8) -> None:
