@@ -43,6 +43,16 @@ class Axis(Compact):
         """The squared projections without noise; (n,3) -> (n,3)."""
         return (theta @ VIEWS.to(theta).mT).square()
 
+    def to_chart(self, theta: Tensor) -> Tensor:
+        """Longitude and height: by Archimedes, equal rectangles are equal areas."""
+        return torch.stack([torch.atan2(theta[..., 1], theta[..., 0]), theta[..., 2]], -1)
+
+    def from_chart(self, chart: Tensor) -> tuple[Tensor, Tensor]:
+        longitude, height = chart.unbind(-1)
+        radius = (1 - height.square()).clamp_min(0).sqrt()
+        theta = torch.stack([radius * longitude.cos(), radius * longitude.sin(), height], -1)
+        return theta, (longitude.abs() <= math.pi) & (height.abs() <= 1)
+
     def nodes(self, size: int) -> tuple[Tensor, Tensor]:
         """Nodes and weights of the rule that integrates over the sphere; (N,3), (N,)."""
         height, weight = gauss_legendre(size, VIEWS)

@@ -46,6 +46,9 @@ class PlaneWave(Compact):
     def features(self, theta: Tensor) -> Tensor:
         return torch.cat([theta.cos(), theta.sin()], -1)
 
+    def from_chart(self, chart: Tensor) -> tuple[Tensor, Tensor]:
+        return chart, (chart.abs() <= math.pi).all(-1)
+
     def nodes(self, size: int) -> tuple[Tensor, Tensor]:
         """Nodes and weights of the rule that integrates over the torus; (N,2), (N,)."""
         angle = 2 * math.pi * torch.arange(size, dtype=torch.float64) / size - math.pi

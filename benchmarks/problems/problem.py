@@ -52,6 +52,14 @@ class Problem(ABC):
         """Coordinates without seams, in which a classifier compares samples; -> (n,f)."""
         return theta
 
+    def to_chart(self, theta: Tensor) -> Tensor:
+        """Coordinates in a box whose Lebesgue measure is the manifold's volume, for models that know no manifold; -> (n,d)."""
+        return theta
+
+    def from_chart(self, chart: Tensor) -> tuple[Tensor, Tensor]:
+        """Parameters at coordinates (n,d), and whether those are in the box; -> (n,*E), (n)."""
+        return chart, self.inside(chart)
+
     def pairs(self, n: int, seed: int) -> tuple[Tensor, Tensor]:
         """Parameters of the prior with a simulation each; (n,*E), (n,k)."""
         generator = torch.Generator().manual_seed(seed)
