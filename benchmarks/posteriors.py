@@ -1,26 +1,29 @@
 """Estimates of posteriors q(theta | x) from simulations: the marginal flow and its rivals behind one interface.
 
-A model is fitted to points of a manifold, or to coordinates in a box where it knows no manifold (`Problem.to_chart`). Where a model
-puts mass outside the support of the prior, draws there are rejected and the share of them is reported as leakage; densities are
-those of the model as it is, which pays for its leakage.
+A model is fitted to points of a manifold, or to coordinates in a box where it knows no manifold (`Problem.to_chart`). Where a
+model puts mass outside the support of the prior, draws there are rejected and the share of them is reported as leakage;
+densities are those of the model as it is, which pays for its leakage.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
 import geoopt
+import numpy as np
 import torch
 from torch import Tensor
 
 import mf_manifold as mf
 from mf_manifold.kernel import Kernel, kernel_for
 
-from .problems import Problem
+from .problems.problem import Problem
 from .rivals.conditional_mixture import ConditionalMixture
 from .rivals.conditional_spline_flow import ConditionalSplineFlow
 
+NATIVE = {"plane_wave": "von_mises", "axis": "von_mises_fisher"}
 FROZEN = 1024  # components of a marginal flow for every reported number
 
 
@@ -122,4 +125,6 @@ def estimates(problem: Problem, flow_options: dict[str, Any], n_components: int)
     }
 
 
-NATIVE = {"plane_wave": "von_mises", "axis": "von_mises_fisher"}
+def standard_error(values: Any) -> float:
+    """Standard error of a mean; not a number for a single value."""
+    return float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan

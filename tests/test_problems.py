@@ -11,7 +11,7 @@ import torch
 from scipy import integrate, stats
 
 from benchmarks.c2st import c2st
-from benchmarks.problems import PROBLEMS, SLCP, Axis, Box, Compact, GaussianMixture, PlaneWave, TwoMoons
+from benchmarks.problems.simulators import PROBLEMS, SLCP, Axis, Box, Compact, GaussianMixture, PlaneWave, TwoMoons
 
 Z = 4.3  # standard errors; exceeded with probability 2e-5
 

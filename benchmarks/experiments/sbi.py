@@ -1,26 +1,27 @@
-"""Posteriors from simulations: conditional marginal flows against mixture networks and spline flows, also on a torus and a sphere.
+"""Posteriors from simulations: conditional marginal flows against mixture networks and spline flows, also on a torus and a
+sphere.
 
 Problems (`benchmarks/problems`): two moons, Gaussian mixture and SLCP by the definitions of Lueckmann et al. (2021), arXiv
-2101.04653, with uniform priors in a box; `plane_wave`, whose parameters are two angles, and `axis`, whose parameter is a direction,
-both with exact symmetries that make the posterior multimodal. Every problem has ten fixed observations and exact draws of their
-posteriors; the posterior density is known in closed form or by quadrature, except for SLCP.
+2101.04653, with uniform priors in a box; `plane_wave`, whose parameters are two angles, and `axis`, whose parameter is a
+direction, both with exact symmetries that make the posterior multimodal. Every problem has ten fixed observations and exact
+draws of their posteriors; the posterior density is known in closed form or by quadrature, except for SLCP.
 
-Sizes: 1000 and 10000 pairs of parameters and simulations, drawn afresh for every seed; a tenth of them only chooses among states of
-the training. All methods see the same pairs, one model of each serves all observations.
+Sizes: 1000 and 10000 pairs of parameters and simulations, drawn afresh for every seed; a tenth of them only chooses among
+states of the training. All methods see the same pairs, one model of each serves all observations.
 
-Methods: the marginal flow conditioned on the simulation; a mixture density network, which has as many components as the marginal
-flow draws at a time but gives each outputs of its own; a neural spline flow (zuko). `normal` components know no manifold: on the
-torus they model angles in [-pi, pi), on the sphere longitude and height, coordinates in which Lebesgue measure is area.
-`von mises` and `von mises fisher` components live on the manifold.
+Methods: the marginal flow conditioned on the simulation; a mixture density network, which has as many components as the
+marginal flow draws at a time but gives each outputs of its own; a neural spline flow (zuko). `normal` components know no
+manifold: on the torus they model angles in [-pi, pi), on the sphere longitude and height, coordinates in which Lebesgue
+measure is area. `von mises` and `von mises fisher` components live on the manifold.
 
-How to read the table. `c2st`: accuracy of a classifier between 1000 exact draws of the posterior and 1000 of the estimate, 0.5 is
-perfect, mean over observations and seeds with the standard error over all of them; angles enter as cosines and sines. Draws outside
-the support of the prior are rejected first, `leakage` is their share. `nll`: mean of -log q(theta | x) over 500 fresh pairs, the same
-for all methods and seeds, with respect to the volume of the manifold; leaked mass counts against a model. `kl`: mean of log p(theta |
-x) - log q(theta | x) over those pairs, an unbiased estimate of the mean divergence from the exact posterior. `kl_grid`: the
-divergence by quadrature, mean over the ten observations. `nll_vs_network`: difference in nll to the mixture network with the same
-components, paired by seed, with its standard error. Marginal flows are frozen with 1024 components for all numbers. `cpu_seconds`:
-one fit, one thread.
+How to read the table. `c2st`: accuracy of a classifier between 1000 exact draws of the posterior and 1000 of the estimate,
+0.5 is perfect, mean over observations and seeds with the standard error over all of them; angles enter as cosines and sines.
+Draws outside the support of the prior are rejected first, `leakage` is their share. `nll`: mean of -log q(theta | x) over 500
+fresh pairs, the same for all methods and seeds, with respect to the volume of the manifold; leaked mass counts against a
+model. `kl`: mean of log p(theta | x) - log q(theta | x) over those pairs, an unbiased estimate of the mean divergence from
+the exact posterior. `kl_grid`: the divergence by quadrature, mean over the ten observations. `nll_vs_network`: difference in
+nll to the mixture network with the same components, paired by seed, with its standard error. Marginal flows are frozen with
+1024 components for all numbers. `cpu_seconds`: one fit, one thread.
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from benchmarks.harness import Report
 from torch import Tensor
 
 from benchmarks.c2st import c2st
-from benchmarks.harness import Report
-from benchmarks.posteriors import Estimate, estimates
-from benchmarks.problems import PROBLEMS, SLCP, Compact, Problem
+from benchmarks.posteriors import Estimate, estimates, standard_error
+from benchmarks.problems.simulators import PROBLEMS, SLCP, Compact, Problem
 
 FLOW: dict[str, Any] = {"n_components": 64, "latent_dim": 1}
 SIZES = {1000: 500, 10000: 1000}  # simulations: training steps
@@ -44,7 +45,8 @@ DRAWS, PAIRS, PAIR_SEED, GRID = 1000, 500, 999, 128
 
 
 class Exact:
-    """What is known of a problem and does not depend on models: test pairs, observations, reference draws, densities on grids."""
+    """What is known of a problem and does not depend on models: test pairs, observations, reference draws, densities on
+    grids."""
 
     def __init__(self, problem: Problem, quick: bool) -> None:
         self.problem, self.quick = problem, quick
@@ -53,26 +55,24 @@ class Exact:
         self.observations = problem.observations()[1][:count]
         self.draws = 100 if quick else DRAWS
         self.references = [problem.reference_posterior(x_o, self.draws, seed=0) for x_o in self.observations]
-        self.log_p = None if isinstance(problem, SLCP) else self._log_p()
+        self.log_p = self._log_p(self.theta[:, None], self.x)  # (pairs,1)
+        self.nodes, self.weights = problem.nodes(GRID) if isinstance(problem, Compact) else (None, None)
+        if self.nodes is not None:
+            self.log_p_grid = self._log_p(self.nodes.expand(count, *self.nodes.shape), self.observations)
 
-    def _log_p(self) -> Tensor:
-        """Log posterior density of every test pair."""
+    def _log_p(self, theta: Tensor, x: Tensor) -> Tensor | None:
+        """Log posterior densities at parameters (n,m,*E) for observations (n,k), where they are known; -> (n,m)."""
         problem = self.problem
-        assert not isinstance(problem, SLCP)
-        values = [problem.log_posterior(theta[None], x) for theta, x in zip(self.theta, self.x, strict=True)]
-        return torch.cat(values)
+        if isinstance(problem, SLCP):
+            return None
+        return torch.stack([problem.log_posterior(rows, x_o) for rows, x_o in zip(theta, x, strict=True)])
 
     def kl_grid(self, estimate: Estimate) -> float:
         """Mean divergence from the exact posteriors of the observations, by quadrature."""
-        if not isinstance(self.problem, Compact):
+        if self.nodes is None:
             return math.nan
-        nodes, weights = self.problem.nodes(GRID)
-        found = []
-        for x_o in self.observations:
-            log_p = self.problem.log_posterior(nodes, x_o)
-            gap = log_p - estimate.given(nodes, x_o)
-            found.append(float((weights * log_p.exp() * gap).sum()))
-        return float(np.mean(found))
+        log_q = torch.stack([estimate.given(self.nodes, x_o) for x_o in self.observations])
+        return float((self.weights * self.log_p_grid.exp() * (self.log_p_grid - log_q)).sum(-1).mean())
 
     def score(self, estimate: Estimate, seed: int) -> dict[str, Any]:
         """All metrics of one fitted model."""
@@ -87,7 +87,7 @@ class Exact:
             "c2st": tests,
             "leakage": float(np.mean(leaks)),
             "nll": -float(log_q.mean()),
-            "kl": math.nan if self.log_p is None else float((self.log_p - log_q).mean()),
+            "kl": math.nan if self.log_p is None else float((self.log_p[:, 0] - log_q).mean()),
             "kl_grid": self.kl_grid(estimate),
             "cpu_seconds": estimate.cpu_seconds,
         }
@@ -123,18 +123,13 @@ def summarise(report: Report, problem: str, size: int, scores: dict[str, list[di
             simulations=size,
             method=name,
             c2st=float(tests.mean()),
-            c2st_se=error(tests),
+            c2st_se=standard_error(tests),
             **{key: float(np.mean([one[key] for one in found])) for key in ("kl", "kl_grid", "nll")},
             nll_vs_network=float(np.mean(paired)),
-            nll_vs_network_se=error(paired),
+            nll_vs_network_se=standard_error(paired),
             leakage=float(np.mean([one["leakage"] for one in found])),
             cpu_seconds=float(np.mean([one["cpu_seconds"] for one in found])),
         )
-
-
-def error(values: Any) -> float:
-    """Standard error of a mean; not a number for a single value."""
-    return float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
 
 
 def draw(exact: Exact, fitted: dict[str, Estimate]) -> Any:
