@@ -61,7 +61,7 @@ class ClassFlow:
 
     def log_prob(self, data: Data) -> Tensor:
         logs = torch.empty(len(data[0]))
-        for label in range(CLASSES):
+        for label in data[1].unique().tolist():
             rows = data[1] == label
             logs[rows] = self.mixture(label).log_prob(data[0][rows])
         return logs
@@ -81,7 +81,7 @@ class PerClass:
 
     def log_prob(self, data: Data) -> Tensor:
         logs = torch.empty(len(data[0]))
-        for label in range(CLASSES):
+        for label in data[1].unique().tolist():
             rows = data[1] == label
             logs[rows] = self.score(self.laws[label], data[0][rows])
         return logs
