@@ -139,8 +139,9 @@ class Kernel(nn.Module):
     def around(self, points: Tensor, covariance: Tensor) -> Params:
         """Parameters of bumps at ``points`` (*B,*E) with a ``covariance`` (*B,d,d) of the logarithms.
 
-        The covariance refers to the orthonormal coordinates of :func:`mf_manifold.geometry.from_coords` at the points. A family whose variance is the same in all directions takes the mean variance. Others have the covariance to first
-        order, for narrow bumps. What exceeds ``max_scale`` is cut to it.
+        The covariance refers to the orthonormal coordinates of :func:`mf_manifold.geometry.from_coords` at the points. A family
+        whose variance is the same in all directions takes the mean variance; others have the covariance to first order, for
+        narrow bumps. What exceeds ``max_scale`` is cut to it.
         """
         variance = covariance.diagonal(dim1=-2, dim2=-1).mean(-1)
         return self.centered(points, variance.sqrt().clamp_max(self.max_scale))
