@@ -9,10 +9,11 @@ import geoopt
 
 from ..geometry import Shape
 from ..kernel import Kernel, borrows, kernel_class_for, kernel_for
+from ..manifolds.torus import Torus
 from ..model import model_of
 
 # cheaper than the manifold's default, or with a covariance that the default lacks
-PREFERRED: dict[type, str] = {geoopt.Sphere: "stereographic_normal"}
+PREFERRED: dict[type, str] = {geoopt.Sphere: "stereographic_normal", Torus: "truncated_normal"}
 
 
 def anchor_kernel(manifold: geoopt.Manifold, point_shape: Shape, name: str | None, options: dict[str, Any] | None) -> Kernel:

@@ -15,6 +15,7 @@ from .. import geometry
 
 BLOCK = 2**19  # coordinates of logarithms taken at once
 STEPS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)  # neighbours whose distances are features
+AROUND = (4, 16)  # neighbours whose own surroundings are features
 REFERENCE = 4  # the neighbour whose distance is the unit of the others
 
 
@@ -85,14 +86,13 @@ class Neighbours:
 
     def local(self, ignored: int | None = None) -> Local:
         """Statistics of all neighbours, or of those outside one part of the cross-validation."""
-        largest, coords = self.sizes[-1], self.coords
-        if ignored is None:
-            coords = coords[:, :largest]
-        else:
+        largest, coords, index = self.sizes[-1], self.coords, self.index
+        if ignored is not None:
             assert self.fold is not None
-            kept = (self.fold[self.index] == ignored).to(torch.int8).argsort(dim=1, stable=True)[:, :largest]
+            kept = (self.fold[index] == ignored).to(torch.int8).argsort(dim=1, stable=True)[:, :largest]
+            index = index.gather(1, kept)
             coords = coords.gather(1, kept.to(coords.device).unsqueeze(-1).expand(-1, -1, coords.shape[-1]))
-        return _statistics(coords, self.sizes, self.rounding)
+        return _statistics(coords[:, :largest], index[:, :largest].to(coords.device), self.sizes, self.rounding)
 
 
 def _without_self(found: Tensor) -> Tensor:
@@ -102,7 +102,7 @@ def _without_self(found: Tensor) -> Tensor:
     return found[~own].reshape(len(found), -1)
 
 
-def _statistics(coords: Tensor, sizes: Sequence[int], rounding: float) -> Local:
+def _statistics(coords: Tensor, index: Tensor, sizes: Sequence[int], rounding: float) -> Local:
     means, moments, total, square = [], [], 0.0, 0.0
     for low, high in zip((0, *sizes[:-1]), sizes, strict=True):
         ring = coords[:, low:high]
@@ -117,5 +117,7 @@ def _statistics(coords: Tensor, sizes: Sequence[int], rounding: float) -> Local:
     typical = reference.median()
     spread = values.clamp_min(rounding**2).log() / 2 - reference.unsqueeze(-1)
     lean = mean.norm(dim=-1) / values.sum(-1).clamp_min(rounding**2).sqrt()
-    features = torch.cat([reference - typical, logs - reference, spread.flatten(1), lean], dim=1)
+    # whether the neighbours have near neighbours themselves tells an isolated datum from one at the rim of a cluster
+    theirs = [reference[index[:, :k], 0].mean(1, keepdim=True) - reference for k in AROUND]
+    features = torch.cat([reference - typical, logs - reference, spread.flatten(1), lean, *theirs], dim=1)
     return Local(mean, values, vectors, features, float(typical.exp()))

@@ -52,6 +52,7 @@ class Shapes(nn.Module):
         self.log_weight = nn.Parameter(torch.zeros(scales))
         self.shift = nn.Parameter(torch.zeros(scales))
         self.background = nn.Parameter(torch.tensor(-5.0))
+        self.plain = nn.Parameter(torch.tensor(-2.0))
         self.register_buffer("center", torch.zeros(n_features))
         self.register_buffer("spread", torch.ones(n_features))
         sizes, layers = [n_features, *hidden], list[nn.Module]()
@@ -65,7 +66,7 @@ class Shapes(nn.Module):
     @property
     def shared(self) -> list[nn.Parameter]:
         """The parameters that all anchors share."""
-        return [self.log_factor, self.roundness, self.log_width, self.log_weight, self.shift, self.background]
+        return [self.log_factor, self.roundness, self.log_width, self.log_weight, self.shift, self.background, self.plain]
 
     def standardise(self, features: Tensor) -> None:
         """Let the network see features with mean 0 and standard deviation 1."""
@@ -79,8 +80,16 @@ class Shapes(nn.Module):
         width2 = (local.unit * torch.exp(self.log_width)).square().unsqueeze(-1)
         variances = torch.exp(self.log_factor + factor).unsqueeze(-1) * shape + width2
         variances = variances.clamp((FLOOR * local.unit) ** 2, max_scale**2)
-        log_weights = self.log_weight + weight
-        return Bumps(variances, self.shift + shift, log_weights - log_weights.flatten().logsumexp(0))
+        return Bumps(variances, self.shift + shift, self._log_weights(weight))
+
+    def _log_weights(self, corrections: Tensor) -> Tensor:
+        """A mixture of weights with and without the network, so that it cannot take all weight from where data may come."""
+        shared = self.log_weight.expand_as(corrections)
+        plain, corrected = (w - w.flatten().logsumexp(0) for w in (shared, shared + corrections))
+        if not self.refined:
+            return plain
+        log_plain, log_corrected = nn.functional.logsigmoid(self.plain), nn.functional.logsigmoid(-self.plain)
+        return torch.logaddexp(log_plain + plain, log_corrected + corrected)
 
     def _corrections(self, features: Tensor) -> tuple[Tensor, ...]:
         if not self.refined:
@@ -120,4 +129,6 @@ def tangent_log_prob(bumps: Bumps, local: Local, columns: list[int], anchor: Ten
     halves = torch.where(rows == columns_, -0.5, -1.0).to(coords)
     psi = torch.cat([precision[..., rows, columns_] * halves, linear, bias.unsqueeze(-1)], dim=-1)
     phi = torch.cat([coords[..., rows] * coords[..., columns_], coords, torch.ones_like(coords[..., :1])], dim=-1)
-    return torch.einsum("skt,skjt->skj", phi, psi[position])
+    # a batched product of gathered rows takes half the time of an einsum
+    gathered = psi.flatten(1).index_select(0, position.flatten()).unflatten(1, psi.shape[1:])
+    return (gathered @ phi.flatten(0, 1).unsqueeze(-1)).squeeze(-1).unflatten(0, anchor.shape)

@@ -20,7 +20,7 @@ from .shapes import Shapes
 FOLDS = 10
 SELECTING = 2  # of the parts only select, as the validation rows do
 SCORED, CHECKED = 20_000, 4_000  # points that at most train and select
-NEAR = 200  # anchors that a point is scored under
+NEAR = 128  # anchors that a point is scored under
 SHARED_STEPS, STEPS, EVERY = 150, 500, 25
 SHARED_RATE, RATE, DECAY, EMA = 0.08, 2e-3, 1e-2, 0.97
 BATCH, CLIP_NORM, PATIENCE = 1000, 5.0, 8
@@ -148,5 +148,3 @@ def cosine(done: float) -> float:
 def parameters(optimizer: torch.optim.Optimizer) -> Iterable[Tensor]:
     """All parameters of an optimiser."""
     return [p for group in optimizer.param_groups for p in group["params"]]
-
-
