@@ -92,6 +92,7 @@ class AnchoredFlow(Estimator):
         *,
         validation: Tensor | None = None,
         seed: int = 0,
+        max_steps: int = 500,
         max_seconds: float | None = None,
         progress: bool = True,
         checkpoint: str | PathLike[str] | None = None,
@@ -104,6 +105,7 @@ class AnchoredFlow(Estimator):
         Args:
             validation: points (v,*E) that only select.
             seed: of the parts, the network and the batches.
+            max_steps: of the network, at most; a fifth to a half of the time goes into what comes before.
             max_seconds: end before that time.
             progress: show a progress bar.
             checkpoint: folder in which the result is saved, also of a fit that is interrupted.
@@ -117,8 +119,9 @@ class AnchoredFlow(Estimator):
         clock, points = Clock(max_seconds), self._checked(x, "points")
         if len(points) < 10:
             raise ValueError(f"Expected at least 10 points, got {len(points)}.")
-        if max_seconds is not None and not max_seconds > 0:
-            raise ValueError(f"Expected a positive max_seconds, got {max_seconds}.")
+        for name, value in {"max_steps": max_steps, "max_seconds": 1.0 if max_seconds is None else max_seconds}.items():
+            if not value > 0:
+                raise ValueError(f"Expected a positive {name}, got {value}.")
         order = torch.randperm(len(points), generator=torch.Generator().manual_seed(seed))
         fitted = points[order[:FITTED].to(points.device)]
         self._set_background(points)
@@ -131,7 +134,7 @@ class AnchoredFlow(Estimator):
             training = Training(self.shapes.to(points.device), self.kernel.max_scale, clock, seed, progress)
             try:
                 training.prepare(scoring, neighbours, None if validation is None else self._checked(validation, "validation"))
-                training.run(self.network)
+                training.run(max_steps if self.network else 0)
             finally:
                 self.history = training.history
                 if self.history:

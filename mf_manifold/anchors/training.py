@@ -21,7 +21,7 @@ FOLDS = 10
 SELECTING = 2  # of the parts only select, as the validation rows do
 SCORED, CHECKED = 20_000, 4_000  # points that at most train and select
 NEAR = 128  # anchors that a point is scored under
-SHARED_STEPS, STEPS, EVERY = 150, 500, 25
+SHARED_STEPS, EVERY = 150, 25
 SHARED_RATE, RATE, DECAY, EMA = 0.08, 2e-3, 1e-2, 0.97
 BATCH, CLIP_NORM, PATIENCE = 1000, 5.0, 8
 PREPARING, WARM, RESERVE = 0.3, 0.5, 0.9  # shares of the time limit by which parts, shared parameters and all steps are done
@@ -67,12 +67,12 @@ class Training:
             everything = torch.arange(len(scoring.points))
             self.selection.append(scoring.part(neighbours.local(), validation[:CHECKED], everything))
 
-    def run(self, network: bool) -> None:
-        """Fit, and leave the parameters that selected best in the shapes, also when interrupted."""
+    def run(self, max_steps: int) -> None:
+        """Fit, with so many steps of the network; the shapes keep what selected best, also of an interrupted fit."""
         try:
             self.shared()
-            if network:
-                self.refine()
+            if max_steps:
+                self.refine(max_steps)
         finally:
             self.bar.close()
             self.shapes.load_state_dict(self.state)
@@ -90,7 +90,7 @@ class Training:
             loss = self.step(optimizer, SHARED_RATE * cosine(done))
         self.check(self.shapes, loss)
 
-    def refine(self) -> None:
+    def refine(self, max_steps: int) -> None:
         """The network with the rest, averaged over steps; it stays off where the selection rows do not gain by it."""
         self.shapes.refined = True
         groups = [
@@ -100,8 +100,8 @@ class Training:
         optimizer = torch.optim.AdamW(groups)
         average = AveragedModel(self.shapes, multi_avg_fn=get_ema_multi_avg_fn(EMA))
         start, stale = self.clock.share(), 0
-        for step in range(1, STEPS + 1):
-            done = max(step / STEPS, (self.clock.share() - start) / (RESERVE - start) if start < RESERVE else 1.0)
+        for step in range(1, max_steps + 1):
+            done = max(step / max_steps, (self.clock.share() - start) / (RESERVE - start) if start < RESERVE else 1.0)
             loss = self.step(optimizer, RATE * min(1.0, step / 20) * cosine(min(1.0, done)))
             average.update_parameters(self.shapes)
             if step % EVERY == 0 or done >= 1:
