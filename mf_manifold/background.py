@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import geoopt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from . import geometry
 from .distributions import KernelDistribution
@@ -52,3 +53,41 @@ def _center_and_scale(manifold: geoopt.Manifold, kernel: Kernel, x: Tensor) -> t
     spread = geometry.dist(manifold, center.expand_as(x), x).square().mean() / kernel.dim
     rounding = 1e3 * torch.finfo(x.dtype).eps
     return center, (WIDENING * spread.sqrt()).clamp(rounding, kernel.max_scale)
+
+
+class Background(nn.Module):
+    """The background of an estimator: a law that covers the manifold, and its weight, both saved with the estimator.
+
+    Before :meth:`fit` the weight is 0.
+    """
+
+    weight: Tensor
+
+    def __init__(self, manifold: geoopt.Manifold, point_shape: Shape) -> None:
+        super().__init__()
+        self.kernel = covering_kernel(manifold, point_shape)
+        origin = geometry.from_raw(manifold, torch.zeros(geometry.raw_dim(manifold, point_shape)), point_shape)
+        for name, value in self.kernel.centered(origin, torch.tensor(1.0)).items():
+            self.register_buffer(name, value)
+        self.register_buffer("weight", torch.tensor(0.0))
+
+    def fit(self, x: Tensor, weight: float) -> None:
+        """Cover the data ``x`` (n,*E), see :func:`background_for`."""
+        if not 0 <= weight < 1:
+            raise ValueError(f"Expected a weight of the background in [0, 1), got {weight}.")
+        law = background_for(self.kernel.manifold, self.kernel.point_shape, x)
+        for name, value in law.params.items():
+            setattr(self, name, value)
+        self.weight = torch.as_tensor(weight).to(x)
+
+    @property
+    def law(self) -> KernelDistribution | None:
+        """The law, None where its weight is 0."""
+        if not self.weight.is_meta and float(self.weight) == 0:
+            return None
+        params = {name: getattr(self, name) for name in self.kernel.event_shapes}
+        return KernelDistribution(self.kernel, params, validate_args=False)
+
+    def options(self) -> dict[str, Any]:
+        """The keyword arguments of :class:`mf_manifold.Mixture`."""
+        return {"background": self.law, "background_weight": self.weight}

@@ -6,6 +6,19 @@ import torch
 from torch import Tensor
 from torch.quasirandom import SobolEngine
 
+BASES = ("sobol", "uniform", "gaussian")
+
+
+def draw(base: str, n: int, dim: int, generator: torch.Generator | None = None) -> Tensor:
+    """Fresh noise of a named base: ``"sobol"``, ``"uniform"`` (on [-1, 1]^dim) or ``"gaussian"``; (n,dim).
+
+    >>> draw("gaussian", 5, 2, torch.Generator().manual_seed(0)).shape
+    torch.Size([5, 2])
+    """
+    if base == "sobol":
+        return sobol(n, dim, int(torch.randint(2**31, (), generator=generator)))
+    return uniform(n, dim, generator) if base == "uniform" else torch.randn(n, dim, generator=generator)
+
 
 def uniform(n: int, dim: int, generator: torch.Generator | None = None) -> Tensor:
     """Independent uniform noise on [-1, 1]^dim, drawn on the CPU so that a seed means the same on every device; (n,dim)."""

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 FILE_NAME = "model.safetensors"
-FORMAT = 1
+FORMAT = 2
 _CLASSES: dict[str, type[Any]] = {}
 
 

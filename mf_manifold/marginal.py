@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from os import PathLike
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import geoopt
 import torch
 from torch import Tensor, nn
 
 from . import bases, checkpoint, geometry, manifolds, training
+from .background import Background
+from .estimator import Estimator
 from .geometry import Shape
-from .kernel import Kernel, kernel_for
+from .kernel import kernel_for
+from .losses import Batch
 from .measure import Measure
 from .mixture import Mixture
-from .nets import FourierFeatures, mlp
+from .nets import CONDITIONING, Conditional, FourierFeatures, Unconditional
 
 
 @checkpoint.register_model
-class MarginalFlow(nn.Module):
+class MarginalFlow(Estimator):
     r"""A density whose components are drawn by a network, fresh at every call.
 
-    .. math:: q(x) = \sum_{c=1}^{M} \pi_c \, q(x \mid w_c), \quad (w_c, \log \pi_c) = f_\theta(z_c),
-              \quad z_c \sim U([-1, 1]^m)
+    .. math:: q(x \mid y) = \sum_{c=1}^{M} \pi_c \, q(x \mid w_c), \quad (w_c, \log \pi_c) = f_\theta(z_c, y),
+              \quad z_c \sim \text{base}
 
     For the drawn components the density is exact and normalised; :meth:`freeze` keeps one draw, and every reported number
     should come from a frozen mixture. As an estimate of the infinite mixture, its log is biased low
@@ -36,15 +38,27 @@ class MarginalFlow(nn.Module):
         manifold: a geoopt manifold.
         point_shape: shape of a point, such as (3,) on S^2.
         kernel: registry name; None takes the manifold's default.
-        n_components: M, drawn at every call.
+        base: law of the noise, ``"sobol"`` (a scrambled Sobol sequence on [-1, 1]^m), ``"uniform"`` (independent, there) or
+            ``"gaussian"`` (independent, standard normal).
+        n_components: M, drawn at every call; None takes 4096, and 256 where there are contexts.
         latent_dim: m, dimension of the noise; None takes the manifold's dimension, at most 3. The number of components
-            that a given sharpness needs grows exponentially with it.
+            that a given sharpness needs grows exponentially with it; fewer dimensions than the manifold has make the flow
+            concentrate near a submanifold, see :meth:`decode`.
         hidden: widths of the network's hidden layers.
         n_frequencies, bandwidth: random Fourier features of the noise, see :class:`mf_manifold.nets.FourierFeatures`.
         learn_weights: let the network weight the components; otherwise all weigh the same, as in the paper.
+        shared_shape: let all components share one learned shape (scale, covariance, ...), as in the paper; otherwise the
+            network gives each its own.
+        context_shape: shape of what the density is conditional on, such as (k,); None for no contexts.
+        conditioning: how the context enters the network: ``"film"`` scales and shifts the hidden layers, ``"concat"`` makes it
+            a further input, ``"hyper"`` lets it make the weights of the layers.
         kernel_options: constructor options of the kernel, such as ``{"covariance": "full"}``.
 
+    Shapes: a context is (*C) or a batch (B,*C), which makes a batch of mixtures; NaN entries of a context are missing ones.
     The network has torch's default dtype, and float64 on SPD matrices, whose small eigenvalues float32 loses.
+
+    Raises:
+        ValueError: an unknown base or conditioning, numbers that are not positive, contexts of another shape.
 
     Reference: Negri, Aellen, Jahn, Khorashadizadeh, Roth (2025), Marginal Flow, arXiv 2509.26221, eqs. (1)-(3).
         Weights, Fourier features and a scale per component are additions of this library.
@@ -53,7 +67,7 @@ class MarginalFlow(nn.Module):
     >>> x = mf.geometry.sample_uniform(geoopt.Sphere(), (3,), (200,), generator=torch.Generator().manual_seed(0))
     >>> flow = mf.MarginalFlow(geoopt.Sphere(), (3,), n_components=64).fit(x, max_steps=10, progress=False)
     >>> flow.freeze(128, seed=0)
-    Mixture(128 x von_mises_fisher; riemannian measure on Sphere)
+    Mixture(128 x von_mises_fisher + uniform; riemannian measure on Sphere)
     """
 
     shift: Tensor
@@ -65,23 +79,35 @@ class MarginalFlow(nn.Module):
         point_shape: Shape,
         kernel: str | None = None,
         *,
-        n_components: int = 4096,
+        base: str = "sobol",
+        n_components: int | None = None,
         latent_dim: int | None = None,
         hidden: Sequence[int] = (128, 128, 128),
         n_frequencies: int = 64,
         bandwidth: float = 2.5,
         learn_weights: bool = True,
+        shared_shape: bool = False,
+        context_shape: Shape | None = None,
+        conditioning: str = "film",
         kernel_options: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__()
-        self.kernel: Kernel = kernel_for(manifold, point_shape, kernel, **(kernel_options or {}))
+        super().__init__(kernel_for(manifold, point_shape, kernel, **(kernel_options or {})))
+        if n_components is None:
+            n_components = 4096 if context_shape is None else 256
         if n_components < 1 or (latent_dim is not None and latent_dim < 1):
             raise ValueError(f"Expected positive n_components and latent_dim, got {n_components} and {latent_dim}.")
-        self.n_components = n_components
+        if base not in bases.BASES or conditioning not in CONDITIONING:
+            raise ValueError(
+                f"Expected base in {', '.join(bases.BASES)} and conditioning in {', '.join(CONDITIONING)}, "
+                f"got {base!r} and {conditioning!r}."
+            )
+        self.base, self.n_components = base, n_components
         self.latent_dim = latent_dim or min(3, self.kernel.dim)
         self.hidden, self.n_frequencies, self.bandwidth = tuple(hidden), n_frequencies, bandwidth
-        self.learn_weights = learn_weights
-        self.history: list[dict[str, float]] = []
+        self.learn_weights, self.shared_shape = learn_weights, shared_shape
+        self.context_shape = None if context_shape is None else tuple(context_shape)
+        self.conditioning = conditioning
+        self.background = Background(manifold, self.point_shape)
         self.build_network()
         if self.kernel.needs_double:
             self.double()
@@ -91,38 +117,71 @@ class MarginalFlow(nn.Module):
 
         Raw locations are ``shift + spread * output``; training sets both to the data's mean and standard deviation.
         """
-        where = self.kernel.num_raw - self.kernel.num_raw_shape
+        where, shape = self.kernel.num_raw - self.kernel.num_raw_shape, self.kernel.num_raw_shape
         self.register_buffer("shift", torch.zeros(where))
         self.register_buffer("spread", torch.ones(where))
         features = FourierFeatures(self.latent_dim, self.n_frequencies, self.bandwidth)
-        self.network = nn.Sequential(features, *mlp(features.out_features, self.hidden, self.kernel.num_raw + 1))
+        outputs = where + 1 + (0 if self.shared_shape else shape)
+        self.network: Unconditional | Conditional
+        if self.context_shape is None:
+            self.network = Unconditional(features, self.hidden, outputs)
+        else:
+            self.network = CONDITIONING[self.conditioning](features, self.hidden, outputs, math.prod(self.context_shape))
+        if self.shared_shape:
+            self.shape = nn.Parameter(torch.zeros(shape))
 
-    @property
-    def head(self) -> nn.Linear:
-        """The last layer, whose outputs are the raw location, the raw shape and the log weight."""
-        return cast(nn.Linear, self.network[-1])
+    def set_scale(self, scale: float) -> None:
+        """Let every component have this scale, and equal weights."""
+        head, where, raw = self.network.head, len(self.shift), self.kernel.raw_from_scale(scale)
+        with torch.no_grad():
+            head.weight[where:], head.bias[where:] = 0.0, 0.0
+            (self.shape if self.shared_shape else head.bias[where:-1]).fill_(raw)
 
-    @property
-    def manifold(self) -> geoopt.Manifold:
-        """The manifold of the points."""
-        return self.kernel.manifold
+    def _contexts(self, context: Tensor | None) -> Tensor | None:
+        """Contexts (*B,*C) as vectors (*B,k); a flow with contexts takes None as one whose entries are all missing."""
+        if self.context_shape is None:
+            if context is not None:
+                raise ValueError("Expected no context: this flow was made without context_shape.")
+            return None
+        if context is None:
+            return self.shift.new_full((math.prod(self.context_shape),), math.nan)
+        ndim = len(self.context_shape)
+        if context.ndim < ndim or tuple(context.shape[context.ndim - ndim :]) != self.context_shape:
+            raise ValueError(f"Expected contexts of shape (..., {self.context_shape}), got {tuple(context.shape)}.")
+        return context.reshape(*context.shape[: context.ndim - ndim], -1).to(self.shift)
 
-    @property
-    def point_shape(self) -> Shape:
-        """Shape of a point."""
-        return self.kernel.point_shape
+    def _raw(self, z: Tensor, context: Tensor | None) -> list[Tensor]:
+        """Raw locations, raw shapes and log weights at noise (M,m); -> (*B,M,...) each."""
+        contexts, z = self._contexts(context), z.to(self.shift)
+        output = self.network(z) if contexts is None else self.network(z, contexts)
+        shape = 0 if self.shared_shape else self.kernel.num_raw_shape
+        where, shapes, log_weights = output.split([len(self.shift), shape, 1], dim=-1)
+        if self.shared_shape:
+            shapes = self.shape.expand(*where.shape[:-1], -1)
+        return [self.shift + self.spread * where, shapes, log_weights.squeeze(-1)]
 
-    def components(self, z: Tensor) -> Mixture:
-        """The mixture of the components at noise ``z`` (M,latent_dim)."""
-        like = next(self.parameters())
-        sizes = [len(self.shift), self.kernel.num_raw_shape, 1]
-        where, shape, log_weights = self.network(z.to(like)).split(sizes, dim=-1)
-        params = self.kernel.params(torch.cat([self.shift + self.spread * where, shape], dim=-1))
-        return Mixture(self.kernel, params, log_weights.squeeze(-1) if self.learn_weights else None)
+    def components(self, z: Tensor, context: Tensor | None = None) -> Mixture:
+        """The mixture of the components at noise ``z`` (M,latent_dim), or a batch of mixtures for a batch of contexts."""
+        where, shape, log_weights = self._raw(z, context)
+        params = self.kernel.params(torch.cat([where, shape], dim=-1))
+        weights = log_weights if self.learn_weights else None
+        return Mixture(self.kernel, params, weights, **self.background.options())
 
-    def forward(self, n_components: int | None = None, generator: torch.Generator | None = None) -> Mixture:
-        """A mixture of freshly drawn components, differentiable in the network's weights."""
-        return self.components(bases.uniform(self._count(n_components), self.latent_dim, generator))
+    def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """Location of the component at noise ``z``: where m is below the manifold's dimension, the learned submanifold.
+
+        The density stays one by the volume of the whole manifold; it concentrates near these points.
+
+        Shapes: (M,latent_dim), and a context (*B,*C) -> (*B,M,*E).
+        """
+        where = self._raw(z, context)[0]
+        return geometry.from_raw(self.manifold, where, self.point_shape)
+
+    def forward(
+        self, context: Tensor | None = None, n_components: int | None = None, generator: torch.Generator | None = None
+    ) -> Mixture:
+        """A mixture of freshly drawn components, differentiable in the network's weights; contexts share the noise."""
+        return self.components(bases.draw(self.base, self._count(n_components), self.latent_dim, generator), context)
 
     def _count(self, n_components: int | None) -> int:
         count = self.n_components if n_components is None else n_components
@@ -131,41 +190,67 @@ class MarginalFlow(nn.Module):
         return count
 
     @torch.no_grad()
-    def freeze(self, n_components: int | None = None, seed: int = 0) -> Mixture:
+    def freeze(self, n_components: int | None = None, seed: int = 0, context: Tensor | None = None) -> Mixture:
         """One draw of the components, kept: an exact, deterministic, normalised density.
 
-        The noise is a scrambled Sobol sequence of that seed, which represents the flow with fewer components than independent
-        draws. Powers of two suit it.
+        A scrambled Sobol sequence represents the flow with fewer components than independent draws; powers of two suit it.
+        Without ``context``, a flow with contexts gives the density of an unknown context that it learned from missing ones.
         """
-        return self.components(bases.sobol(self._count(n_components), self.latent_dim, seed))
+        if self.base == "sobol":
+            return self.components(bases.sobol(self._count(n_components), self.latent_dim, seed), context)
+        return self(context, n_components, torch.Generator().manual_seed(seed))
 
-    def log_prob(self, x: Tensor, measure: Measure | str | None = None) -> Tensor:
-        """Log density at ``x`` under freshly drawn components, the same for all rows; (*S,*E) -> (*S)."""
-        return self().log_prob(x, measure)
+    @torch.no_grad()
+    def marginal(self, contexts: Tensor, n_components: int | None = None, seed: int = 0) -> Mixture:
+        r"""The average of the densities at contexts (n,*C), such as those of the data: what is known without a context.
 
-    def sample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
-        """Samples of freshly drawn components; -> (*sample_shape,*E)."""
+        .. math:: q(x) = \frac1n \sum_{i=1}^{n} q(x \mid y_i)
+
+        Every context has ``n_components`` components (by default 16) of the same noise.
+        """
+        count = self._count(n_components or 16)
+        z = bases.draw(self.base, count, self.latent_dim, torch.Generator().manual_seed(seed))
+        each = self.components(z, contexts)
+        if len(each.batch_shape) != 1:
+            raise ValueError(f"Expected contexts of shape (n, {self.context_shape}), got {tuple(contexts.shape)}.")
+        whole = self.kernel.expand(each.params, (len(contexts), count))
+        params = {name: value.flatten(0, 1) for name, value in whole.items()}
+        log_weights = None if each.log_weights is None else each.log_weights.flatten()
+        return Mixture(self.kernel, params, log_weights, **self.background.options())
+
+    def log_prob(self, x: Tensor, measure: Measure | str | None = None, context: Tensor | None = None) -> Tensor:
+        """Log density at ``x`` under freshly drawn components, the same for all rows; (*S,*B,*E) -> (*S,*B)."""
+        return self(context).log_prob(x, measure)
+
+    def sample(
+        self, sample_shape: Shape = (), generator: torch.Generator | None = None, context: Tensor | None = None
+    ) -> Tensor:
+        """Samples of freshly drawn components; -> (*sample_shape,*B,*E)."""
         with torch.no_grad():
-            return self(generator=generator).sample(sample_shape, generator)
+            return self(context, generator=generator).sample(sample_shape, generator)
 
-    def fit(self, x: Tensor, **options: Any) -> MarginalFlow:
-        """Fit to data by forward Kullback-Leibler divergence; the options are those of :func:`mf_manifold.training.fit`."""
-        training.fit(self, x, **options)
+    def fit(self, x: Tensor | None = None, context: Tensor | None = None, **options: Any) -> MarginalFlow:
+        """Fit to data, by default by forward Kullback-Leibler divergence; options: :func:`mf_manifold.training.fit`."""
+        training.fit(self, x, context, **options)
         return self
+
+    def cover(self, batch: Batch, few: int) -> tuple[float, float]:
+        """Shares of a batch's points with fewer effective components than ``few``, and where the background outweighs them."""
+        assert batch.x is not None
+        mixture = batch.draw(self)
+        log_q, effective = mixture.components_log_prob(batch.x)
+        behind = mixture.log_prob(batch.x) > log_q + math.log(2)
+        return float((effective < few).double().mean()), float(behind.double().mean())
 
     def config(self) -> dict[str, Any]:
         """JSON description of everything but the tensors."""
+        names = ("base", "n_components", "latent_dim", "hidden", "n_frequencies", "bandwidth", "learn_weights", "shared_shape")
         return {
             "manifold": geometry.to_config(self.manifold),
             "point_shape": list(self.point_shape),
             "kernel": self.kernel.name,
             "options": {
-                "n_components": self.n_components,
-                "latent_dim": self.latent_dim,
-                "hidden": list(self.hidden),
-                "n_frequencies": self.n_frequencies,
-                "bandwidth": self.bandwidth,
-                "learn_weights": self.learn_weights,
+                **{name: getattr(self, name) for name in (*names, "context_shape", "conditioning")},
                 "kernel_options": self.kernel.options,
             },
             "history": self.history,
@@ -176,10 +261,8 @@ class MarginalFlow(nn.Module):
         """Rebuild what :meth:`save` wrote."""
         manifold = manifolds.from_config(config["manifold"])
         flow = cls(manifold, tuple(config["point_shape"]), config["kernel"], **config["options"])
-        flow.to(next(iter(tensors.values())).dtype).load_state_dict(tensors)
+        # files of format 1 have no background
+        fresh = {name: value for name, value in flow.state_dict().items() if name.startswith("background.")}
+        flow.to(next(iter(tensors.values())).dtype).load_state_dict({**fresh, **tensors})
         flow.history = config["history"]
         return flow
-
-    def save(self, path: str | PathLike[str], *, overwrite: bool = False) -> Path:
-        """Write the checkpoint ``path/model.safetensors``; :func:`mf_manifold.load` reads it back."""
-        return checkpoint.save(self, path, overwrite=overwrite)

@@ -120,6 +120,17 @@ class Mixture(ManifoldDistribution):
         log_weights = -math.log(self.n_components) if self.log_weights is None else self.log_weights
         return self.kernel.pairwise_log_prob(x, self.params) + log_weights + self._log_share()
 
+    def components_log_prob(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Log density of the components without the background, Riemannian volume, and their effective number at ``x``.
+
+        The number is ``exp(2 S1 - S2)`` with the logarithms S1, S2 of the summed densities and of their squares (Kish's).
+
+        Shapes: (*S,*B,*E) -> (*S,*B) each.
+        """
+        self._check(x)
+        log_q = self._reduce(x)
+        return log_q + self._log_share(), torch.exp(2 * log_q - self._reduce(x, power=2.0))
+
     def _log_share(self) -> Tensor | float:
         """Log of the components' joint weight, which a background leaves them."""
         return 0.0 if self.background is None else torch.log1p(-self.background_weight)

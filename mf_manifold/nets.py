@@ -1,4 +1,4 @@
-"""Neural networks that map base noise to kernel parameters."""
+"""Neural networks that map base noise, and a context if there is one, to kernel parameters."""
 
 from __future__ import annotations
 
@@ -42,3 +42,121 @@ def mlp(in_features: int, hidden: Sequence[int], out_features: int) -> nn.Sequen
     for a, b in zip(sizes[:-1], sizes[1:], strict=True):
         layers += [nn.Linear(a, b), nn.SiLU()]
     return nn.Sequential(*layers, nn.Linear(sizes[-1], out_features))
+
+
+class Unconditional(nn.Sequential):
+    """Features of the noise and a perceptron; (M,m) -> (M,out_features)."""
+
+    def __init__(self, features: FourierFeatures, hidden: Sequence[int], out_features: int) -> None:
+        super().__init__(features, *mlp(features.out_features, hidden, out_features))
+
+    @property
+    def head(self) -> nn.Linear:
+        """The last layer."""
+        layer = self[-1]
+        assert isinstance(layer, nn.Linear)
+        return layer
+
+
+class Conditional(nn.Module):
+    """Base of the networks with a context, whose missing entries are NaN.
+
+    Entries are standardised; a missing one becomes 0 beside an indicator, so that every pattern of missing entries is an input
+    of its own.
+
+    Shapes: noise (M,m), context (*B,context_dim) -> (*B,M,out_features).
+    """
+
+    context_shift: Tensor
+    context_spread: Tensor
+
+    def __init__(self, features: FourierFeatures, hidden: Sequence[int], out_features: int, context_dim: int) -> None:
+        super().__init__()
+        self.features = features
+        width = hidden[0]
+        self.embedding = nn.Sequential(mlp(2 * context_dim, (width,), width), nn.SiLU())
+        self.register_buffer("context_shift", torch.zeros(context_dim))
+        self.register_buffer("context_spread", torch.ones(context_dim))
+        self.head = nn.Linear(hidden[-1], out_features)
+
+    def standardise(self, context: Tensor) -> None:
+        """Learn centre and spread of every entry from data (n,context_dim)."""
+        known = ~context.isnan()
+        count = known.sum(0).clamp_min(1)
+        self.context_shift = context.nan_to_num().sum(0) / count
+        miss = torch.where(known, context - self.context_shift, 0.0)
+        spread = (miss.square().sum(0) / count).sqrt()
+        self.context_spread = torch.where(spread > 0, spread, 1.0)
+
+    def forward(self, z: Tensor, context: Tensor) -> Tensor:
+        missing = context.isnan()
+        value = ((context - self.context_shift) / self.context_spread).masked_fill(missing, 0.0)
+        embedded = self.embedding(torch.cat([value, missing.to(value)], dim=-1))
+        output: Tensor = self.head(self.trunk(self.features(z), embedded.unsqueeze(-2)))
+        return output
+
+    def trunk(self, features: Tensor, embedded: Tensor) -> Tensor:
+        """Last hidden layer from features (M,F) and embedded contexts (*B,1,E)."""
+        raise NotImplementedError
+
+
+class Concatenation(Conditional):
+    """The embedded context is a further input of the perceptron."""
+
+    def __init__(self, features: FourierFeatures, hidden: Sequence[int], out_features: int, context_dim: int) -> None:
+        super().__init__(features, hidden, out_features, context_dim)
+        self.of_noise = nn.Linear(features.out_features, hidden[0])
+        self.of_context = nn.Linear(hidden[0], hidden[0], bias=False)
+        self.rest = mlp(hidden[0], hidden[1:-1], hidden[-1]) if len(hidden) > 1 else nn.Identity()
+
+    def trunk(self, features: Tensor, embedded: Tensor) -> Tensor:
+        # a layer of concatenated inputs is the sum of two, each computed once
+        joint = nn.functional.silu(self.of_noise(features) + self.of_context(embedded))
+        return nn.functional.silu(self.rest(joint))
+
+
+class FeatureModulation(Conditional):
+    """Every hidden layer is scaled and shifted by the context.
+
+    Reference: Perez et al. (2018), FiLM: visual reasoning with a general conditioning layer, eqs. (1)-(2).
+    """
+
+    def __init__(self, features: FourierFeatures, hidden: Sequence[int], out_features: int, context_dim: int) -> None:
+        super().__init__(features, hidden, out_features, context_dim)
+        sizes = [features.out_features, *hidden]
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True))
+        self.modulations = nn.ModuleList(nn.Linear(hidden[0], 2 * width) for width in hidden)
+
+    def trunk(self, features: Tensor, embedded: Tensor) -> Tensor:
+        value = features
+        for layer, modulation in zip(self.layers, self.modulations, strict=True):
+            scale, shift = modulation(embedded).chunk(2, dim=-1)
+            value = nn.functional.silu((1 + scale) * layer(value) + shift)
+        return value
+
+
+class Hypernetwork(Conditional):
+    """The context makes the weights of the perceptron of the noise.
+
+    Reference: Ha, Dai, Le (2017), HyperNetworks, section 3.1.
+    """
+
+    def __init__(self, features: FourierFeatures, hidden: Sequence[int], out_features: int, context_dim: int) -> None:
+        super().__init__(features, hidden, out_features, context_dim)
+        self.sizes = [features.out_features, *hidden]
+        pairs = list(zip(self.sizes[:-1], self.sizes[1:], strict=True))
+        self.makers = nn.ModuleList(nn.Linear(hidden[0], (a + 1) * b) for a, b in pairs)
+        for maker, (a, _) in zip(self.makers, pairs, strict=True):
+            assert isinstance(maker, nn.Linear)
+            nn.init.normal_(maker.weight, std=0.1 / math.sqrt(hidden[0]))
+            nn.init.uniform_(maker.bias, -1 / math.sqrt(a), 1 / math.sqrt(a))  # as an ordinary layer
+
+    def trunk(self, features: Tensor, embedded: Tensor) -> Tensor:
+        value = features
+        for maker, (a, b) in zip(self.makers, zip(self.sizes[:-1], self.sizes[1:], strict=True), strict=True):
+            made = maker(embedded.squeeze(-2)).unflatten(-1, (a + 1, b))
+            value = nn.functional.silu(value @ made[..., :-1, :] + made[..., -1:, :])
+        return value
+
+
+CONDITIONING = {"film": FeatureModulation, "concat": Concatenation, "hyper": Hypernetwork}

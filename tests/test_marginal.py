@@ -127,17 +127,16 @@ def test_time_limit_stops_early() -> None:
 
 
 def test_ctrl_c_keeps_the_best_model_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mf_manifold import training
+    from mf_manifold.training.run import Run
 
-    original, calls = training._Run.step, []
+    original = Run.advance
 
-    def interrupt_later(self: Any, *args: Any) -> float:
-        calls.append(None)
-        if len(calls) == 25:
+    def interrupt_later(self: Run) -> float:
+        if self.step == 25:
             raise KeyboardInterrupt
-        return original(self, *args)
+        return original(self)
 
-    monkeypatch.setattr(training._Run, "step", interrupt_later)
+    monkeypatch.setattr(Run, "advance", interrupt_later)
     flow = mf.MarginalFlow(SPHERE, (3,), **SMALL)
     with pytest.raises(KeyboardInterrupt):
         flow.fit(ring(600), max_steps=50, progress=False, checkpoint=tmp_path)

@@ -1,0 +1,69 @@
+"""Where a fit begins: locations regressed onto matched noise, scales at what that leaves open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+from .. import bases, geometry
+
+if TYPE_CHECKING:
+    from ..marginal import MarginalFlow
+
+STEPS = 400
+SHARE = 0.25  # of the time limit
+
+
+def warm_start(model: MarginalFlow, x: Tensor, generator: torch.Generator, steps: int, stop: Callable[[], bool]) -> None:
+    """Regress the network of a flow onto matched noise for the data ``x``, and set its scales to what that left open."""
+    target = geometry.to_raw(model.manifold, x)
+    _center(model, target)
+    noise = _as_base(model.base, bases.match(target, model.latent_dim, generator))
+    wanted, where = (target - model.shift) / model.spread, len(model.shift)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for step in range(steps):
+        if stop():
+            break
+        optimizer.param_groups[0]["lr"] = 3e-3 * (1 - step / steps) + 1e-4
+        rows = torch.randint(len(noise), (min(4096, len(noise)),), generator=generator).to(noise.device)
+        error = (model.network(noise[rows])[:, :where] - wanted[rows]).square().mean()
+        optimizer.zero_grad()
+        error.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    model.set_scale(max(_gap(target, model.n_components), _miss(model, target, noise, generator)))
+
+
+def center(model: MarginalFlow, x: Tensor) -> None:
+    """Let raw locations start with the mean and the spread of the data, scales at a third of that spread."""
+    target = geometry.to_raw(model.manifold, x)
+    _center(model, target)
+    model.set_scale(float(target.std(0).mean()) / 3)
+
+
+def _center(model: MarginalFlow, target: Tensor) -> None:
+    model.shift, model.spread = target.mean(0), target.std(0).clamp_min(1e-6 * float(target.abs().max()))
+
+
+def _as_base(base: str, noise: Tensor) -> Tensor:
+    """Noise matched on the cube as noise of the base."""
+    return torch.special.ndtri((noise + 1) / 2) if base == "gaussian" else noise
+
+
+@torch.no_grad()
+def _miss(model: MarginalFlow, target: Tensor, noise: Tensor, generator: torch.Generator) -> float:
+    """The typical miss of the regression, per dimension."""
+    rows = torch.randperm(len(noise), generator=generator)[:4096].to(noise.device)
+    found = model.shift + model.spread * model.network(noise[rows])[:, : len(model.shift)]
+    return float((found - target[rows]).square().sum(-1).median() / model.kernel.dim) ** 0.5
+
+
+def _gap(target: Tensor, n_components: int) -> float:
+    """Median distance within which a datum has its share of neighbours, a few components' worth."""
+    embedded = target.double().cpu().numpy()[:5000]
+    count = min(len(embedded) - 1, 1 + max(8, round(8 * len(embedded) / n_components)))
+    distances, _ = cKDTree(embedded).query(embedded, k=[count + 1])
+    return max(float(torch.as_tensor(distances).median()), 1e-4)

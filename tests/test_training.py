@@ -1,0 +1,191 @@
+"""The training loop: resuming to the bit, what is kept when it stops, batches of data and components, the record."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import geoopt
+import pytest
+import torch
+from torch import Tensor
+
+import mf_manifold as mf
+from mf_manifold import losses
+from mf_manifold.losses import Batch
+from mf_manifold.training.run import Run
+
+SPHERE = geoopt.Sphere()
+SMALL: dict[str, Any] = {"n_components": 64, "hidden": (16, 16), "n_frequencies": 4}
+SCRIPT = """
+import sys, geoopt, torch, mf_manifold as mf
+torch.set_num_threads(1)
+x = torch.nn.functional.normalize(torch.randn(400, 3, generator=torch.Generator().manual_seed(0)) + 1.0, dim=-1)
+flow = mf.MarginalFlow(geoopt.Sphere(), (3,), n_components=64, hidden=(16, 16), n_frequencies=4)
+flow.fit(x, max_steps=200, patience=1000, batch_size=128, progress=False, checkpoint=sys.argv[1], resume=True)
+"""
+
+
+def points(n: int = 400, seed: int = 0) -> Tensor:
+    noise = torch.randn(n, 3, generator=torch.Generator().manual_seed(seed))
+    return torch.nn.functional.normalize(noise + 1.0, dim=-1)
+
+
+def flow(**options: Any) -> mf.MarginalFlow:
+    return mf.MarginalFlow(SPHERE, (3,), **{**SMALL, **options})
+
+
+def fit(model: mf.MarginalFlow, **options: Any) -> mf.MarginalFlow:
+    return model.fit(points(), **{"max_steps": 40, "batch_size": 128, "patience": 100, "progress": False, **options})
+
+
+def assert_same_weights(a: mf.MarginalFlow, b: mf.MarginalFlow) -> None:
+    for name, value in a.state_dict().items():
+        assert torch.equal(value, b.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("base", ["sobol", "uniform", "gaussian"])
+@pytest.mark.parametrize("stop", [1, 7, 20, 39])
+def test_a_stopped_run_resumes_to_the_bit(base: str, stop: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, original = fit(flow(base=base)), Run.advance
+
+    def stopping(self: Run) -> float:
+        if self.step == stop:
+            raise KeyboardInterrupt
+        return original(self)
+
+    monkeypatch.setattr(Run, "advance", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        fit(flow(base=base), checkpoint=tmp_path)
+    monkeypatch.setattr(Run, "advance", original)
+    resumed = fit(flow(base=base), checkpoint=tmp_path, resume=True)
+    assert_same_weights(resumed, whole)
+    assert_same_weights(mf.load(tmp_path), whole)
+    without_time = [[{**e, "seconds": 0} for e in history] for history in (resumed.history, whole.history)]
+    assert without_time[0] == without_time[1]
+    lines = (tmp_path / "history.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == resumed.history
+
+
+def test_a_killed_process_resumes_to_the_bit(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", SCRIPT]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([*command, str(tmp_path / "whole")], check=True, env=environment)
+    process = subprocess.Popen([*command, str(tmp_path / "killed")], env=environment)
+    state = tmp_path / "killed" / "training.safetensors"
+    while not state.exists() and process.poll() is None:
+        time.sleep(0.01)
+    assert process.poll() is None, "the run ended before it could be killed"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    subprocess.run([*command, str(tmp_path / "killed")], check=True, env=environment)
+    assert_same_weights(mf.load(tmp_path / "killed"), mf.load(tmp_path / "whole"))
+
+
+def test_resuming_a_finished_run_changes_nothing(tmp_path: Path) -> None:
+    first = fit(flow(), checkpoint=tmp_path)
+    assert_same_weights(fit(flow(), checkpoint=tmp_path, resume=True), first)
+
+
+def test_a_state_of_another_run_is_refused(tmp_path: Path) -> None:
+    fit(flow(), checkpoint=tmp_path)
+    with pytest.raises(ValueError, match="batch_size differ"):
+        fit(flow(), checkpoint=tmp_path, resume=True, batch_size=64)
+    with pytest.raises(ValueError, match="the data differ"):
+        flow().fit(points(seed=1), checkpoint=tmp_path, resume=True, max_steps=40, batch_size=128, patience=100, progress=False)
+    with pytest.raises(ValueError, match="checkpoint= of the run to resume"):
+        fit(flow(), resume=True)
+    state = tmp_path / "training.safetensors"
+    state.write_bytes(state.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="damaged.*Delete it"):
+        fit(flow(), checkpoint=tmp_path, resume=True)
+
+
+def test_a_loss_that_is_not_finite_names_parameter_and_rows_and_keeps_the_best(tmp_path: Path) -> None:
+    def breaks(model: mf.MarginalFlow, batch: Batch) -> Tensor:
+        loss = losses.forward_kl(model, batch)
+        return loss if batch.progress < 0.5 or batch.progress == 1 else loss * (model.network[1].weight.sum() * torch.nan)
+
+    model = flow()
+    with pytest.raises(FloatingPointError, match=r"at step 20.*gradient of network\.1\.weight.*128 points, whose first rows are"):
+        fit(model, objective=breaks, checkpoint=tmp_path)
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+    assert_same_weights(mf.load(tmp_path), model)
+    assert torch.isfinite(model.freeze(64).log_prob(points())).all()
+
+
+def test_a_gradient_that_is_not_finite_stops_too() -> None:
+    def breaks(model: mf.MarginalFlow, batch: Batch) -> Tensor:
+        zero = model.network[1].bias.sum() * 0
+        return losses.forward_kl(model, batch) + torch.where(zero == 0, 0.0, zero.sqrt() / zero)
+
+    with pytest.raises(FloatingPointError, match="got loss .*gradient of network"):
+        fit(flow(), objective=breaks)
+
+
+def test_points_that_no_component_covers_have_a_finite_loss() -> None:
+    model = flow(learn_weights=False)
+    fit(model, max_steps=1)
+    model.set_scale(1e-3)
+    batch = Batch(-points(), None, torch.Generator().manual_seed(0), 64, 0.0)
+    loss = losses.forward_kl(model, batch)
+    loss.backward()
+    assert 5 < float(loss.detach()) < 20
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+    few, uncovered = model.cover(batch, 20)
+    assert few == 1.0
+    assert uncovered > 0.95
+
+
+def test_without_a_background_a_point_may_have_no_density() -> None:
+    model = fit(flow(), max_steps=1, background=0.0)
+    assert model.freeze(8).background is None
+
+
+def test_own_objectives_and_validation_data() -> None:
+    seen = []
+
+    def objective(model: mf.MarginalFlow, batch: Batch) -> Tensor:
+        seen.append((batch.n_components, batch.progress))
+        return losses.forward_kl(model, batch) + 1e-3 * sum(p.square().sum() for p in model.parameters())
+
+    model = fit(flow(), objective=objective, n_components=32, validation=points(50, seed=3))
+    assert {count for count, progress in seen if progress < 1} == {32}
+    assert model.history[0]["validation_loss"] > model.history[-1]["validation_loss"]
+
+
+def test_components_grow_while_points_have_few() -> None:
+    angle = 2 * torch.pi * torch.rand(400, generator=torch.Generator().manual_seed(0))
+    circle = torch.stack([angle.cos(), angle.sin(), torch.zeros(400)], dim=-1)
+    model = flow(n_components=256).fit(circle, max_steps=40, progress=False, grow_components=True)
+    counts = [entry["components"] for entry in model.history]
+    assert counts[0] == 16
+    assert counts == sorted(counts)
+    assert counts[-1] > 16
+    assert max(counts) <= 256
+
+
+def test_the_record_reaches_tensorboard(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    fit(flow(), checkpoint=tmp_path, max_steps=5)
+    assert list((tmp_path / "tensorboard").iterdir())
+
+
+def test_options_out_of_range() -> None:
+    for options, message in (
+        ({"learning_rate": 0.0}, "positive learning_rate"),
+        ({"n_components": 0}, "positive n_components"),
+        ({"context_dropout": 1.0}, r"context_dropout in \[0, 1\)"),
+        ({"background": 1.0}, r"background in \[0, 1\)"),
+        ({"validation": points(5) * 2}, "5 of 5 rows are off it"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            fit(flow(), **options)
+    with pytest.raises(ValueError, match="Expected data x for the forward"):
+        flow().fit(progress=False)
