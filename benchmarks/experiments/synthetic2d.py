@@ -30,7 +30,7 @@ import mf_manifold as mf
 from benchmarks.harness import Report
 from benchmarks.problems.synthetic2d import PROBLEMS, NoisyCurve, Problem, spiral
 from mf_manifold.kernel_mixture import KernelMixture
-from mf_manifold.score import score
+from mf_manifold.scoring import score
 from mf_manifold.submanifold import chamfer
 
 PLANE = geoopt.Euclidean(ndim=1)
