@@ -1,4 +1,4 @@
-"""A report that keeps what an experiment gives it, in the place of the one that writes files."""
+"""A report of a quick run that keeps what an experiment writes."""
 
 from __future__ import annotations
 
@@ -6,20 +6,25 @@ from typing import Any
 
 
 class Recorder:
-    """Rows, stems of figures that could be drawn, and notes of a quick run with one seed."""
+    """Stands in for the report of a benchmark."""
 
-    def __init__(self) -> None:
-        self.seeds, self.quick = [0], True
+    quick = True
+
+    def __init__(self, seeds: tuple[int, ...] = (0,)) -> None:
+        self.seeds = list(seeds)
         self.rows: list[dict[str, Any]] = []
         self.figures: list[str] = []
         self.notes: list[str] = []
 
     def row(self, **columns: Any) -> None:
+        """Keep a row."""
         self.rows.append(columns)
 
     def figure(self, figure: Any, stem: str, caption: str) -> None:
+        """Draw the figure and keep its name."""
         figure.canvas.draw()
         self.figures.append(stem)
 
     def note(self, sentence: str) -> None:
+        """Keep a sentence."""
         self.notes.append(sentence)

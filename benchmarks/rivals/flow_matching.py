@@ -37,7 +37,7 @@ class FlowMatching(Rival):
     Reference: Chen, Lipman (2024), Flow Matching on General Geometries, arXiv 2302.03660, eqs. (9), (13) and (14).
     """
 
-    batch_size = 1024
+    batch_size, learning_rate = 1024, 2e-3
 
     def __init__(
         self, manifold: geoopt.Manifold, point_shape: Shape, *, hidden: Sequence[int] = (512,) * 6, tolerance: float = 1e-5

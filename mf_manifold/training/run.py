@@ -87,6 +87,7 @@ class Run:
         recorder = None
         try:
             if found is None:
+                state.clear(self.folder)
                 self.begin()
             self.optimizer = torch.optim.AdamW(
                 self.model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
