@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 import mf_manifold as mf
+from benchmarks.harness import summary
 from benchmarks.problems.targets import MAKERS, Target
 from benchmarks.rivals.fixed_mixture import FixedMixture
 from benchmarks.rivals.optimise import minimise
@@ -57,8 +58,23 @@ def run(report: Report) -> None:
             if seed == report.seeds[0]:
                 densities = {method: log_density(target, mixture) for method, (mixture, _, _) in fits.items()}
                 pictures.setdefault(target.space, []).append((target, densities))
+    summarise(report)
     for space, panels in pictures.items():
         report.figure(draw(panels), f"reverse_kl_{space}", f"Densities on the {space}: target above, fits below (first seed).")
+
+
+def summarise(report: Report) -> None:
+    """A sentence on every method, over all targets and seeds, with its divergence paired with that of the free components."""
+    free = [row["kl_qp"] for row in report.rows if row["method"] == "free components"]
+    for method in dict.fromkeys(row["method"] for row in report.rows):
+        rows = [row for row in report.rows if row["method"] == method]
+        complete = sum(row["smallest_share"] >= 0.5 for row in rows)
+        paired = summary([row["kl_qp"] - other for row, other in zip(rows, free, strict=True)])
+        report.note(
+            f"{method}: every region covered in {complete} of {len(rows)} fits; mean KL(q || p) "
+            f"{summary([row['kl_qp'] for row in rows])}, ESS / n {summary([row['ess'] for row in rows])}; "
+            f"KL(q || p) minus that of the free components {paired}."
+        )
 
 
 def fit_all(target: Target, seed: int, quick: bool) -> dict[str, tuple[mf.Mixture, float, mf.MarginalFlow | None]]:
