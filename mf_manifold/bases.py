@@ -62,5 +62,8 @@ def match(features: Tensor, dim: int, generator: torch.Generator) -> Tensor:
 
 def _first_component(features: Tensor) -> Tensor:
     centered = features - features.mean(0)
+    if len(features) < features.shape[1]:  # the eigenvector of inner products, of which there are fewer
+        scores: Tensor = torch.linalg.eigh(centered @ centered.mT)[1][:, -1]
+        return scores
     direction = torch.linalg.eigh(centered.mT @ centered)[1][:, -1]
     return centered @ direction
