@@ -59,7 +59,7 @@ def match(features: Tensor, dim: int, generator: torch.Generator) -> Tensor:
             continue
         half, axis = len(rows) // 2, int((high - low).argmax())
         centered = features[rows] - features[rows].mean(0)
-        direction = torch.linalg.eigh(centered.mT @ centered)[1][:, -1]
+        direction = _first_direction(centered)
         direction = direction if float(direction @ directions[axis]) >= 0 else -direction
         directions = directions.clone()
         directions[axis] = direction
@@ -69,6 +69,15 @@ def match(features: Tensor, dim: int, generator: torch.Generator) -> Tensor:
         below[axis], above[axis] = cut, cut
         stack += [(order[:half], low, below, directions), (order[half:], above, high, directions)]
     return noise
+
+
+def _first_direction(centered: Tensor) -> Tensor:
+    """First principal direction of centered rows (n,k); -> (k)."""
+    if len(centered) < centered.shape[1]:  # from inner products, of which there are fewer
+        direction: Tensor = centered.mT @ torch.linalg.eigh(centered @ centered.mT)[1][:, -1]
+        return direction
+    leading: Tensor = torch.linalg.eigh(centered.mT @ centered)[1][:, -1]
+    return leading
 
 
 NEIGHBOURS, LANDMARKS = 10, 128

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from . import bases, checkpoint, geometry, manifolds, training
 from .background import Background
-from .diagnose import GROUPS, ROWS, Diagnosis, diagnose
+from .diagnosis import GROUPS, ROWS, Diagnosis, diagnose
 from .estimator import Estimator
 from .geometry import Shape
 from .kernel import kernel_for
@@ -237,7 +237,7 @@ class MarginalFlow(Estimator):
         """How well so many components stand for the infinite mixture at points ``x`` (N,*E), by default at own samples.
 
         Draws 16 times as many independent components to compare with; ``print`` the result. See
-        :func:`mf_manifold.diagnose.diagnose`.
+        :func:`mf_manifold.diagnose`.
         """
         count, generator = self._count(n_components), torch.Generator().manual_seed(seed)
         independent = "uniform" if self.base == "sobol" else self.base

@@ -201,12 +201,12 @@ class Mixture(ManifoldDistribution):
         return points
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Mixture:
-        """The same mixture with every tensor changed."""
+        """The same mixture with every tensor changed; parameters that passed their checks are not checked again."""
         background = self.background
         if background is not None:
             changed = {k: change(v) for k, v in background.params.items()}
             background = KernelDistribution(background.kernel, changed, background.measure, False, background.batch_shape)
-        return Mixture(
+        mixture = Mixture(
             self.kernel,
             {k: change(v) for k, v in self.params.items()},
             None if self.log_weights is None else change(self.log_weights),
@@ -214,8 +214,10 @@ class Mixture(ManifoldDistribution):
             background_weight=change(self.background_weight),
             measure=self.measure,
             backend=self.backend,
-            validate_args=self._validate_args,
+            validate_args=False,
         )
+        mixture._validate_args = self._validate_args
+        return mixture
 
     def weighted(self, log_weights: Tensor | None, index: Tensor | slice = slice(None)) -> Mixture:
         """The components ``index`` of a single mixture under other weights, normalised anew; the background stays."""
@@ -231,9 +233,39 @@ class Mixture(ManifoldDistribution):
             validate_args=False,
         )
 
-    def detach(self) -> Mixture:
-        """The same mixture without gradients."""
-        return self._map(Tensor.detach)
+    def rsample_stratified(self, n_per_component: int = 1, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Points of every component and their weights: ``sum_i weights_i f(points_i)`` estimates ``E f`` without bias.
+
+        Pathwise differentiable in the parameters and, through the weights, in ``log_weights`` and ``background_weight``. A
+        background counts as one more component.
+
+        Returns:
+            points (n,*B,*E) and weights (n,*B), which sum to 1 over n = ``n_per_component`` times the number of components.
+
+        Raises:
+            NotImplementedError: the kernel has no pathwise samples.
+        """
+        if not self.kernel.has_rsample:
+            raise NotImplementedError(
+                f"Expected a kernel with pathwise samples, got {self.kernel.name}, whose sampler has no gradients. "
+                f"Choose another kernel of {self.manifold.name}."
+            )
+        shape = (*self.batch_shape, self.n_components)
+        points = self.kernel.rsample(self.kernel.expand(self.params, shape), (n_per_component,), generator)
+        equal = torch.full(shape, 1 / self.n_components, dtype=points.dtype, device=points.device)
+        weights, axis = equal if self.log_weights is None else self.log_weights.exp(), len(shape)
+        if self.background is not None:
+            share = self.background_weight.expand(*self.batch_shape, 1)
+            covering = self.background.sample((n_per_component, *share.shape), generator).to(points)
+            points, weights = torch.cat([points, covering], axis), torch.cat([(1 - share) * weights, share], -1)
+        repeats = (n_per_component, *(1 for _ in self.batch_shape))
+        return points.movedim(axis, 1).flatten(0, 1), weights.movedim(-1, 0).repeat(repeats) / n_per_component
+
+    def detach(self, validate_args: bool | None = None) -> Mixture:
+        """The same mixture without gradients; ``validate_args=False`` also skips the checks of points."""
+        mixture = self._map(Tensor.detach)
+        mixture._validate_args = self._validate_args if validate_args is None else validate_args
+        return mixture
 
     def to(self, *args: Any, **options: Any) -> Mixture:
         """The same mixture in another dtype or on another device, as :meth:`torch.Tensor.to`."""

@@ -378,3 +378,34 @@ def test_the_process_ends_with_the_exit_code_and_clean_streams(tmp_path: Path) -
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("error: Expected a run folder") and done.stderr.count("\n") == 1
+
+
+def test_a_stopped_flow_resumes_as_if_nothing_had_happened(
+    csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mf_manifold.training.run import Run
+
+    small = lambda *a: mf.MarginalFlow(*a, n_components=32, hidden=(8, 8), n_frequencies=2)  # noqa: E731
+    monkeypatch.setattr("mf_manifold.cli.fit._new_model", lambda _, c, k: small(c.manifold, c.point_shape, k))
+    monkeypatch.setattr("mf_manifold.cli.fit.STEPS", 60)
+    arguments = ["fit", csv, *PLACES, "--components", "64", "--json", "--device", "cpu"]
+    whole = json.loads(succeed(*arguments, "-o", tmp_path / "whole").stdout)
+    original = Run.advance
+
+    def stopping(self: Run) -> float:
+        if self.step == 5:
+            raise KeyboardInterrupt
+        return original(self)
+
+    monkeypatch.setattr(Run, "advance", stopping)
+    stopped = mfm(*arguments, "-o", tmp_path / "run")
+    assert stopped.exit_code == 130 and "--resume continues it" in stopped.stderr
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["finished"] is False
+    monkeypatch.setattr(Run, "advance", original)
+    fail("--resume continues it", *arguments, "-o", tmp_path / "run")
+    resumed = json.loads(succeed(*arguments, "-o", tmp_path / "run", "--resume").stdout)
+    assert resumed["held_out_mean_log_prob"] == whole["held_out_mean_log_prob"]
+    names = ["history.jsonl", "model.safetensors", "run.json"]
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == names
+    fail("found none: leave out --resume", *arguments, "-o", tmp_path / "run", "--resume")
+    fail("--estimator flow only", *arguments, "-o", tmp_path / "run", "--resume", "--estimator", "kde")

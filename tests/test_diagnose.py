@@ -15,10 +15,10 @@ from table.common import F64, SPHERE
 from torch import Tensor
 
 import mf_manifold as mf
-from mf_manifold.diagnose import Diagnosis, diagnose
+from mf_manifold.diagnosis import Diagnosis, diagnose
 from mf_manifold.dimension import gaussian_variance, local_dimension
 from mf_manifold.interval import Responsibilities
-from mf_manifold.score import score
+from mf_manifold.scoring import score
 from mf_manifold.testing.density import generator_for
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ..mixture import Mixture
 
 FROZEN_COMPONENTS = 16384
+STEPS = 2000  # of a flow's schedule
 
 
 def fit(
@@ -49,6 +50,7 @@ def fit(
     drop_missing: DropMissing = False,
     distinct: Annotated[bool, typer.Option("--distinct", help="Remove rows that repeat an earlier row.")] = False,
     seed: Seed = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue a flow's fit that was stopped or killed.")] = False,
     device: Device = "auto",
     as_json: Json = False,
     quiet: Quiet = False,
@@ -57,7 +59,9 @@ def fit(
     """Fit a density to the rows of a table and report its log-likelihood on held-out rows."""
     from .runs import UNFINISHED, check_new_run, write_run
 
-    check_new_run(output, force)
+    if resume and estimator != "flow":
+        raise ValueError(f"Expected --resume with --estimator flow only: a fit of {estimator} is repeated from the start.")
+    check_new_run(output, force, resume)
     target = torch_device(device)
     if components is not None and estimator == "kde":
         raise ValueError("Expected --components with --estimator flow only: the components of kde are the data.")
@@ -67,6 +71,7 @@ def fit(
     options: dict[str, Any] = {"seed": seed, "max_seconds": max_seconds, "progress": not quiet and sys.stderr.isatty()}
     if estimator == "flow":  # as many rows choose the model as test it
         options["validation_fraction"] = test_fraction / (1 - test_fraction)
+        options |= {"resume": resume, "max_steps": STEPS}
     start = time.monotonic()
     code = _fit(model, train, output / UNFINISHED, options)
     seconds = time.monotonic() - start
@@ -87,7 +92,8 @@ def fit(
     write_run(output, description)
     report({"run": str(output), **metrics}, as_json=as_json, quiet=quiet)
     if code:
-        note(f"stopped; the best model so far is in {output}")
+        more = "; --resume continues it" if estimator == "flow" else ""
+        note(f"stopped; the best model so far is in {output}{more}")
         raise typer.Exit(code)
 
 

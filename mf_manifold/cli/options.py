@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 ManifoldName = Literal["sphere", "torus", "spd", "euclidean"]
 UnitName = Literal["degrees", "radians", "cartesian", "matrix"]
-EstimatorName = Literal["flow", "kde"]
+EstimatorName = Literal["flow", "anchored", "kde", "mixture"]
 DeviceName = Literal["auto", "cpu", "cuda"]
 
 Data = Annotated[Path, typer.Argument(help="Table of points: .csv, .npy or .parquet.", show_default=False)]

@@ -21,21 +21,25 @@ def weighted(x: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
 
 
 def mean_direction(x: Tensor, a: Tensor) -> Tensor:
-    """The projected weighted mean; the first axis where it vanishes."""
+    """The projected weighted mean of points (N,D), weights (*B,N); the first axis where it vanishes; -> (*B,D)."""
     mean = a @ x
-    length = mean.norm()
+    length = mean.norm(dim=-1, keepdim=True)
     axis = torch.zeros_like(mean)
-    axis[0] = 1.0
+    axis[..., 0] = 1.0
     return torch.where(length > 1e-15, mean / length.clamp_min(1e-300), axis)
 
 
 def root(increasing: Callable[[Tensor], Tensor], low: float, high: float, like: Tensor) -> Tensor:
-    """Where an increasing function of a positive number changes its sign, within [low, high], by bisection of the logarithm."""
-    ends = [torch.tensor(math.log(v), dtype=torch.float64, device=like.device) for v in (low, high)]
+    """Where increasing functions of positive numbers change their signs, within [low, high], by bisection of the logarithm.
+
+    Shapes: as many functions as ``like`` (*B) has entries -> (*B).
+    """
+    below, above = (torch.full(like.shape, math.log(v), dtype=torch.float64, device=like.device) for v in (low, high))
     for _ in range(64):
-        middle = (ends[0] + ends[1]) / 2
-        ends[int(increasing(middle.exp()) > 0)] = middle
-    return ((ends[0] + ends[1]) / 2).exp()
+        middle = (below + above) / 2
+        beyond = increasing(middle.exp()) > 0
+        below, above = torch.where(beyond, below, middle), torch.where(beyond, middle, above)
+    return ((below + above) / 2).exp()
 
 
 def climb(value: Callable[[Params], Tensor], move: Callable[[Params, Tensor], Params], start: Params, dim: int) -> Params:
