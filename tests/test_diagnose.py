@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
 
@@ -138,10 +139,10 @@ def moons_flow() -> tuple[mf.MarginalFlow, Tensor]:
 def test_interval_of_a_flow_covers_a_much_larger_draw() -> None:
     flow, x = moons_flow()
     with torch.no_grad():
-        truth = flow(n_components=2**17, generator=generator_for(1)).log_prob(x)
-        shares = [covered(flow(n_components=2048, generator=generator_for(seed)), x, truth) for seed in range(50)]
+        truth = flow(n_components=2**16, generator=generator_for(1)).log_prob(x)
+        shares = [covered(flow(n_components=2048, generator=generator_for(seed)), x, truth) for seed in range(40)]
     assert min(trusted for _, trusted in shares) > 0.9
-    assert 0.9 < sum(share for share, _ in shares) / 50 < 0.97
+    assert 0.9 < sum(share for share, _ in shares) / 40 < 0.97
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -229,7 +230,8 @@ def test_verdicts() -> None:
 
 
 def test_flow_diagnoses_itself_at_data_and_at_its_own_samples() -> None:
-    flow, x = moons_flow()
+    flow, x = copy.deepcopy(moons_flow())
+    flow.base = "sobol"
     at_data, own = flow.diagnose(x, n_components=128), flow.diagnose(n_components=128)
     for found in (at_data, own):
         assert list(found.scores) == [128, 512, 2048] and list(found.frozen) == [128, 512, 2048]

@@ -106,7 +106,7 @@ def test_unfolding_bridges_parts_and_bears_copies() -> None:
 
 def test_flow_of_one_latent_dimension_finds_the_spiral() -> None:
     flow = mf.MarginalFlow(PLANE, (2,), latent_dim=1, n_components=256, hidden=(64, 64, 64), n_frequencies=32, bandwidth=0.5)
-    flow.fit(noisy_spiral(1000), max_steps=150, progress=False)
+    flow.fit(noisy_spiral(1000), max_steps=200, progress=False)
     with torch.no_grad():
         curve = flow.decode(torch.linspace(-1, 1, 2000).unsqueeze(-1))
     found = chamfer(PLANE, curve, spiral(torch.linspace(0, 1, 2000)))
