@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
@@ -143,6 +144,13 @@ class ProductKernel(Kernel):
     def centered(self, points: Tensor, scale: Tensor) -> Params:
         values = split(self.manifold, points)
         return self._numbered([part.centered(v, scale) for part, v in zip(self.parts, values, strict=True)])
+
+    def around(self, points: Tensor, covariance: Tensor) -> Params:
+        """Independent bumps of the parts: the blocks of the covariance on its diagonal."""
+        ends = list(itertools.accumulate(part.dim for part in self.parts))
+        blocks = [covariance[..., e - p.dim : e, e - p.dim : e] for p, e in zip(self.parts, ends, strict=True)]
+        values = split(self.manifold, points)
+        return self._numbered([p.around(v, block) for p, v, block in zip(self.parts, values, blocks, strict=True)])
 
     @property
     def num_raw_shape(self) -> int:

@@ -22,7 +22,9 @@ def warm_start(model: MarginalFlow, x: Tensor, generator: torch.Generator, steps
     """Regress the network of a flow onto matched noise for the data ``x``, and set its scales to what that left open."""
     target = geometry.to_raw(model.manifold, x)
     _center(model, target)
-    noise = _as_base(model.base, bases.match(target, model.latent_dim, generator))
+    # fewer dimensions than the manifold has: a curve or a surface, whose turns halving has to follow
+    features = bases.unfold(target, generator) if model.latent_dim < model.kernel.dim else target
+    noise = _as_base(model.base, bases.match(features, model.latent_dim, generator))
     wanted, where = (target - model.shift) / model.spread, len(model.shift)
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     for step in range(steps):
