@@ -26,6 +26,7 @@ from torch import Tensor
 import mf_manifold as mf
 from benchmarks.comparison import LogDensity, Method, compare
 from benchmarks.rivals import SplineFlow
+from mf_manifold.anchors import AnchoredFlow
 from mf_manifold.kernel_mixture import KernelMixture
 
 if TYPE_CHECKING:
@@ -74,6 +75,10 @@ def methods(data: mf.datasets.Dataset, quick: bool) -> dict[str, Method]:
         flow.fit(train, validation=validation, seed=seed, max_steps=steps, patience=50, progress=False)
         return flow.freeze(64 if quick else 4096).log_prob
 
+    def anchored(train: Tensor, validation: Tensor, seed: int) -> LogDensity:
+        flow = AnchoredFlow(*space, neighbors=(4, 8) if quick else None, network=not quick)
+        return flow.fit(torch.cat([train, validation]), seed=seed, progress=False).freeze().log_prob
+
     return {
         "kernel density, adaptive": kernel_density("adaptive"),
         "kernel density, multi-scale": kernel_density("multiscale"),
@@ -81,4 +86,5 @@ def methods(data: mf.datasets.Dataset, quick: bool) -> dict[str, Method]:
         "mixture, EM": mixture,
         "neural spline flow": spline,
         "marginal flow": marginal,
+        "anchored flow": anchored,
     }
