@@ -243,9 +243,7 @@ def draw_densities(report: Report, densities: dict[str, dict[str, Density]]) -> 
             axes.set_axis_off()
             if row == 0:
                 axes.set_title(name, fontsize=8)
-    report.figure(
-        figure, "densities", "Densities fitted to the largest training sets, first seed; colours as for the true density."
-    )
+    report.figure(figure, "densities", "Densities fitted to the largest training sets, first seed; colours as for the true density.")
 
 
 def _half(problem: str) -> float:
@@ -264,6 +262,4 @@ def draw_spiral(report: Report, fitted: list[tuple[int, mf.MarginalFlow, Trial]]
         axes.plot(*on_curve(spiral()).T, "k", linewidth=0.5, label="true curve")
         axes.set_aspect("equal")
         axes.legend(fontsize=7)
-    report.figure(
-        figure, "spiral", "Locations that flows of one and two latent dimensions learned from noisy points of a spiral."
-    )
+    report.figure(figure, "spiral", "Locations that flows of one and two latent dimensions learned from noisy points of a spiral.")
