@@ -99,7 +99,8 @@ class Neighbours:
     def _statistics(self, coords: Tensor, index: Tensor, typical: Tensor) -> Local:
         """Statistics of the neighbours ``index`` (n,K) with logarithms (n,K,d); ``typical`` rows give the unit of length."""
         sizes, rounding = self.sizes, self.rounding
-        means, moments, total, square = [], [], 0.0, 0.0
+        means, moments = [], []
+        total, square = torch.zeros_like(coords[:, 0]), coords.new_zeros(len(coords), coords.shape[2], coords.shape[2])
         for low, high in zip((0, *sizes[:-1]), sizes, strict=True):
             ring = coords[:, low:high]
             total, square = total + ring.sum(1), square + ring.mT @ ring

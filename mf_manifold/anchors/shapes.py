@@ -99,8 +99,8 @@ class Shapes(nn.Module):
         self.refined = any(member.refined for member in members)
         for own, theirs in zip(self.shared, zip(*(member.shared for member in members), strict=True), strict=True):
             own.copy_(torch.stack(theirs).mean(0))
-        for own, member in zip(self.networks, members, strict=True):
-            own.load_state_dict(member.networks[0].state_dict())
+        for network, member in zip(self.networks, members, strict=True):
+            network.load_state_dict(member.networks[0].state_dict())
 
     def log_shares(self) -> tuple[Tensor, Tensor]:
         """Log weights of all components together and of the background."""
