@@ -194,6 +194,11 @@ class Kernel(nn.Module):
             f"{self.name} on {self.manifold.name} has no maximum-likelihood fit; use MarginalFlow or an optimiser of your own."
         )
 
+    def fit_many(self, x: Tensor, weights: Tensor) -> Params:
+        """:meth:`fit` for every column of weights (N,M) at once, the M step of mixtures; parameters of batch shape (M)."""
+        fits = [self.fit(x, column) for column in weights.mT]
+        return {name: torch.stack([found[name] for found in fits]) for name in self.event_shapes}
+
     @property
     def num_raw(self) -> int:
         """Number of unconstrained reals per component that a network outputs."""

@@ -122,17 +122,21 @@ class CoordinateNormal(DiagonalOrFull):
         return ((stein_loss(own, target, own - target) + white.square().sum(-1)) / 2).to(w["loc"].dtype)
 
     def fit(self, x: Tensor, weights: Tensor | None = None) -> Params:
-        v, share = self.coordinates(x).double(), shares(x, weights)
+        return {name: value[0] for name, value in self.fit_many(x, shares(x, weights).unsqueeze(1)).items()}
+
+    def fit_many(self, x: Tensor, weights: Tensor) -> Params:
+        v, share = self.coordinates(x).double(), (weights.double() / weights.double().sum(0)).mT
         center = share @ v
-        loc, away = self.rounded(self.from_coordinates(center), x), v - center
-        scale = (share @ away.square()).sqrt()
+        loc = self.rounded(self.from_coordinates(center), x)
+        away = v - center.unsqueeze(1)
+        scale = (share.unsqueeze(-1) * away.square()).sum(1).sqrt()
         self._demand_spread(bool((scale > ROUNDING * center.abs()).all()), scale)
         if self.covariance == "diagonal":
             return {"loc": loc, "scale": scale.to(x)}
-        unit = away / scale * share.sqrt().unsqueeze(-1)
+        unit = away / scale.unsqueeze(1) * share.sqrt().unsqueeze(-1)
         correlation = unit.mT @ unit
-        self._demand_spread(float(torch.linalg.eigvalsh(correlation)[0]) > self.dim * ROUNDING, scale)
-        return {"loc": loc, "covariance_matrix": (scale.unsqueeze(-1) * correlation * scale).to(x)}
+        self._demand_spread(float(torch.linalg.eigvalsh(correlation)[..., 0].amin()) > self.dim * ROUNDING, scale)
+        return {"loc": loc, "covariance_matrix": (scale.unsqueeze(-1) * correlation * scale.unsqueeze(-2)).to(x)}
 
     def _demand_spread(self, enough: bool, scale: Tensor) -> None:
         if not enough:

@@ -137,6 +137,9 @@ class ModelKernel(Kernel):
     def fit(self, x: Tensor, weights: Tensor | None = None) -> Params:
         return self._out_of(self.base.fit(self._at(x), weights), x.dtype)
 
+    def fit_many(self, x: Tensor, weights: Tensor) -> Params:
+        return self._out_of(self.base.fit_many(self._at(x), weights), x.dtype)
+
     def centered(self, points: Tensor, scale: Tensor) -> Params:
         scale = self.model.widened(scale)
         w = self.base.centered(self._at(points), scale / self._unit.to(scale))

@@ -102,7 +102,8 @@ class ProductKernel(Kernel):
         return Bilinear(torch.cat(phi, dim=-1), torch.cat(psi, dim=-1), sum(bias), sum(offset))
 
     def rsample(self, w: Params, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
-        batch, dtype = tuple(self.batch_shape(w)), next(iter(w.values())).dtype
+        batch = tuple(self.batch_shape(w))
+        dtype = next((value.dtype for value in w.values()), torch.get_default_dtype())
         draws = []
         for i, part in enumerate(self.parts):
             own = part.expand(self._part(w, i), batch)
@@ -132,6 +133,10 @@ class ProductKernel(Kernel):
     def fit(self, x: Tensor, weights: Tensor | None = None) -> Params:
         values = zip(self.parts, split(self.manifold, x), strict=True)
         return self._numbered([part.fit(value, weights) for part, value in values])
+
+    def fit_many(self, x: Tensor, weights: Tensor) -> Params:
+        values = zip(self.parts, split(self.manifold, x), strict=True)
+        return self._numbered([part.fit_many(value, weights) for part, value in values])
 
     def _numbered(self, parts: list[Params]) -> Params:
         return {f"{k}_{i}": v for i, part in enumerate(parts) for k, v in part.items()}
