@@ -83,7 +83,7 @@ def methods(quick: bool) -> dict[str, Fit]:
     def anchored(networks: int) -> Fit:
         def fit(train: Tensor, validation: Tensor, seed: int) -> AnchoredFlow:
             flow = AnchoredFlow(SPHERE, SHAPE, networks=networks)
-            return flow.fit(train, validation=validation, seed=seed, max_steps=5 if quick else 300, progress=False)
+            return flow.fit(train, validation=validation, seed=seed, max_steps=5 if quick else 200, progress=False)
 
         return fit
 

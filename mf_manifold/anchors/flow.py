@@ -24,7 +24,8 @@ from .neighbours import Neighbours
 from .shapes import Shapes
 from .training import FOLDS, NEAR, Clock, Training
 
-FEW, MANY = (4, 4, 8, 16, 32, 64, 128, 128), (8, 8, 16, 32, 64, 128, 256, 256)  # neighbours in at most 3 dimensions, in more
+FEW = (4, 4, 4, 8, 8, 16, 16, 32, 32, 64, 128, 128)  # neighbours in at most three dimensions
+MANY = (8, 8, 8, 16, 16, 32, 32, 64, 64, 128, 256, 256)  # in more
 FITTED = 40_000  # data that the shapes are learned from; all become anchors
 
 
@@ -46,7 +47,7 @@ class AnchoredFlow(Estimator):
         manifold: a geoopt manifold with exponential map and logarithm.
         point_shape: shape of a point.
         kernel: registry name; None takes the one that costs least for each pair of point and component.
-        neighbors: the :math:`k_j`, in increasing order; a number that is repeated makes several components. None takes 8
+        neighbors: the :math:`k_j`, in increasing order; a number that is repeated makes several components. None takes 12
             from 4 to 128, in more than 3 dimensions from 8 to 256.
         networks: how many networks learn corrections for each anchor's surroundings, which are averaged; each is trained on
             other parts of the data, and left out where held-out data do not gain by it. 0 for shared parameters only.
@@ -95,7 +96,7 @@ class AnchoredFlow(Estimator):
         *,
         validation: Tensor | None = None,
         seed: int = 0,
-        max_steps: int = 300,
+        max_steps: int = 200,
         max_seconds: float | None = None,
         progress: bool = True,
         checkpoint: str | PathLike[str] | None = None,

@@ -20,9 +20,9 @@ FOLDS = 10
 SELECTING = 2  # of the parts only select, as the validation rows do
 SCORED, CHECKED = 20_000, 4_000  # points that at most train and select
 NEAR = 128  # anchors that a point is scored under
-SHARED_STEPS, EVERY = 150, 25
+SHARED_STEPS, EVERY = 150, 20
 SHARED_RATE, RATE, DECAY, EMA = 0.08, 2e-3, 1e-2, 0.97
-BATCH, CLIP_NORM, PATIENCE = 1000, 5.0, 8
+BATCH, CLIP_NORM, PATIENCE = 1000, 5.0, 5
 PREPARING, WARM, RESERVE = 0.3, 0.5, 0.9  # shares of the time limit by which parts, shared parameters and all steps are done
 
 
