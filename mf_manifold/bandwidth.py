@@ -78,7 +78,11 @@ class Search:
         self.near = nearest(kernel.manifold, points, min(n - 1, max(*self.candidates, MANY) + 1))
         self.distances = self.near.distances / length_unit(kernel.manifold)
         permutation = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
-        count = max(FEWEST_MIXED if mixed else FEWEST, (PAIRS_LOCAL if mode == "local" else PAIRS) // n) if n_scored is None else n_scored
+        count = (
+            max(FEWEST_MIXED if mixed else FEWEST, (PAIRS_LOCAL if mode == "local" else PAIRS) // n)
+            if n_scored is None
+            else n_scored
+        )
         scored = permutation[:count].to(points.device)
         self.loo = LeaveOneOut(kernel, points, self.near, scored)
         self.covering = None if background is None else background.log_prob(points[scored]).double().unsqueeze(1)

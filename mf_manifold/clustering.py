@@ -30,8 +30,8 @@ def frechet_mean(
 
     .. math:: m \leftarrow \exp_m\Bigl(t \sum_n a_n \log_m x_n \Big/ \sum_n a_n\Bigr)
 
-    It starts at the datum of least mean squared distance among a few, and halves t where a step would lead uphill, so that it ends
-    in a local minimum. The mean of points that spread over half a sphere or more need not be unique.
+    It starts at the datum of least mean squared distance among a few, and halves t where a step would lead uphill, so that it
+    ends in a local minimum. The mean of points that spread over half a sphere or more need not be unique.
 
     Reference: Karcher (1977), Riemannian center of mass and mollifier smoothing.
 

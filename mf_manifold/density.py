@@ -36,25 +36,26 @@ class KernelDensity(Estimator):
     - ``"combined"``: the levels of a multi-scale density together with levels ``h d_k(i)`` for several k and h.
     - ``"local"``: a covariance ``h C_k(i) + r I`` from the logarithms of the k nearest data (manifold Parzen windows).
 
-    The numbers h, k, r maximise the leave-one-out likelihood of ``n_scored`` data, and the weights :math:`\pi_j, \beta` do so by
-    the EM algorithm, of which no step lowers it. The leave-one-out scores are exact: what a component takes from its neighbours
-    it takes from k others where one of them is the datum that is scored. The background b, uniform on compact manifolds and a
-    bump three times as wide as the data elsewhere, counts as given.
+    The numbers h, k, r maximise the leave-one-out likelihood of ``n_scored`` data, and the weights :math:`\pi_j, \beta` do so
+    by the EM algorithm, of which no step lowers it. The leave-one-out scores are exact: what a component takes from its
+    neighbours it takes from k others where one of them is the datum that is scored. The background b, uniform on compact
+    manifolds and a bump three times as wide as the data elsewhere, counts as given; it weighs at least a tenth of a datum.
 
     **Measure**: Riemannian volume of the manifold's metric.
 
     Args:
         kernel: registry name; None takes the manifold's default, or for local covariances its wrapped normal law.
         bandwidth: see above.
-        neighbors: candidates for k; None takes (2, 4, 8, 16, 32), (16, 32, 64) for local covariances, (4, 16) for combined levels.
+        neighbors: candidates for k; None takes (2, 4, 8, 16, 32), (16, 32, 64) for local covariances, and (4, 16) for combined
+            levels.
         scales: the scales of a multi-scale density; None takes a grid from the spread of the data down to the distances of the
             closest ones, a factor ``10^(1/8)`` apart.
         floor: whether there is a background; False has :math:`\beta = 0`.
         kernel_options: constructor options of the kernel.
 
     Raises:
-        ValueError: fewer than 3 points, points off the manifold, a kernel without bumps such as the uniform law, local covariances
-            with a kernel that has none.
+        ValueError: fewer than 3 points, points off the manifold, a kernel without bumps such as the uniform law, local
+            covariances with a kernel that has none.
 
     References:
         Breiman, Meisel, Purcell (1977), Variable kernel estimates of multivariate densities, eq. (3), for adaptive widths.
@@ -191,7 +192,7 @@ class KernelDensity(Estimator):
         return self.kernel.centered(points, self.scales.expand(n, levels).mT.reshape(-1))
 
     def freeze(self, n_components: int | None = None, seed: int = 0) -> Mixture:
-        """The fitted density, whose components are at the data: the same as :attr:`mixture`, for code that takes any estimator."""
+        """The fitted density, whose components are at the data: the same as :attr:`mixture`, as any estimator has it."""
         return self.mixture
 
     def config(self) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """Expectation-maximisation for mixtures of any kernel, of which no step lowers the likelihood.
 
-The M step is the kernel's weighted maximum likelihood, or some steps of L-BFGS on unconstrained parameters where a family has none.
-Either is a proposal: a component takes it if its part of the expected log-likelihood does not fall by that and its density at the
-data stays below a cap. A component on a single datum, or on copies of one, would otherwise have an unbounded likelihood.
+The M step is the kernel's weighted maximum likelihood, or some steps of L-BFGS on unconstrained parameters where a family has
+none. Either is a proposal: a component takes it if its part of the expected log-likelihood does not fall by that and its
+density at the data stays below a cap. A component on a single datum, or on copies of one, would otherwise have an unbounded
+likelihood.
 """
 
 from __future__ import annotations

@@ -33,16 +33,17 @@ class KernelMixture(Estimator):
 
     .. math:: q(x) = (1 - \beta) \sum_{c=1}^{M} \pi_c\, q(x \mid w_c) + \beta\, b(x)
 
-    It starts at clusters by geodesic distance (:func:`mf_manifold.clustering.kmeans`). The M step is the kernel's own weighted fit;
-    families without one climb by L-BFGS on unconstrained parameters. No step lowers the likelihood: a component moves only
-    where its share of the expected log-likelihood does not fall. A component on a single datum has an unbounded likelihood; none
-    may have at a datum more density than a flat normal law of the scale ``min_scale``, and ``history`` counts those at that cap.
+    It starts at clusters by geodesic distance (:func:`mf_manifold.clustering.kmeans`). The M step is the kernel's own weighted
+    fit; families without one climb by L-BFGS on unconstrained parameters. No step lowers the likelihood: a component moves only
+    where its share of the expected log-likelihood does not fall. A component on a single datum has an unbounded likelihood;
+    none may have at a datum more density than a flat normal law of the scale ``min_scale``, and ``history`` counts those at
+    that cap.
 
     **Measure**: Riemannian volume of the manifold's metric.
 
     Args:
-        n_components: M; of several numbers the one whose fit to nine tenths of the data gives the others the largest likelihood is
-            used, with a new fit to all data.
+        n_components: M; of several numbers the one whose fit to nine tenths of the data gives the others the largest
+            likelihood is used, with a new fit to all data.
         kernel: registry name; None takes the manifold's default.
         floor: whether there is a background, uniform on compact manifolds and a bump three times as wide as the data elsewhere.
         min_scale: see above; None takes a tenth of the median distance to the (d+1)-th neighbour.
@@ -274,7 +275,7 @@ def first_state(kernel: Kernel, x: Tensor, count: int, seed: int, start: Mixture
     """The state to begin with: a given mixture, or bumps as wide as the clusters of the data."""
     device = x.device
     if start is not None:
-        params = kernel.expand({k: v.to(x) for k, v in start.params.items()}, (start.n_components,))
+        params = _expanded(kernel, {k: v.to(x) for k, v in start.params.items()}, start.n_components)
         share = torch.ones(start.n_components) if start.log_weights is None else start.log_weights.exp()
         raw, share = None, share.double().to(device)
     else:
@@ -309,10 +310,15 @@ def _bumps(kernel: Kernel, x: Tensor, clusters: Clusters) -> tuple[Params, Tenso
     variances = sums / clusters.labels.bincount(minlength=count).clamp_min(1) / kernel.dim
     scales = variances.sqrt().clamp(smallest_scale(kernel, x), kernel.max_scale)
     if has_fit(kernel, x):
-        return kernel.expand(kernel.centered(clusters.centers, scales), (count,)), None
+        return _expanded(kernel, kernel.centered(clusters.centers, scales), count), None
     shape = torch.stack([x.new_full((kernel.num_raw_shape,), kernel.raw_from_scale(s)) for s in scales.tolist()])
     raw = torch.cat([geometry.to_raw(kernel.manifold, clusters.centers), shape], dim=1)
     return kernel.params(raw), raw
+
+
+def _expanded(kernel: Kernel, params: Params, count: int) -> Params:
+    """Parameters with all entries of their own, also of scales that are the same in all directions."""
+    return {name: params[name].expand(count, *shape).clone() for name, shape in kernel.event_shapes.items()}
 
 
 def has_fit(kernel: Kernel, x: Tensor) -> bool:

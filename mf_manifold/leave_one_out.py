@@ -23,7 +23,9 @@ PAIRS = 2**13  # pairs whose components change, held at once
 class Level(Protocol):
     """One component at every datum, and how it changes where one of its neighbours is left out."""
 
-    neighbors: int  # how many neighbours the components depend on
+    @property
+    def neighbors(self) -> int:
+        """How many neighbours the components depend on."""
 
     def params(self, kernel: Kernel, points: Tensor) -> Params:
         """Parameters of the components at all points (n,*E)."""

@@ -25,11 +25,11 @@ class Neighbors(NamedTuple):
 def nearest(manifold: geoopt.Manifold, x: Tensor, count: int) -> Neighbors:
     """The ``count`` other points nearest to each of the points (n,*E).
 
-    A k-d tree in the coordinates of :func:`mf_manifold.geometry.to_raw` gives four times as many candidates, which are ranked by
-    :func:`mf_manifold.geometry.dist`. Where the coordinates are isometric or monotone in the distance (flat spaces, spheres) the
-    result is exact; elsewhere a neighbour is missed if four times as many points are closer in coordinates, as may happen on
-    hyperbolic spaces many radii of curvature from the origin. Manifolds without a distance in closed form keep
-    that of the coordinates.
+    A k-d tree in the coordinates of :func:`mf_manifold.geometry.to_raw` gives four times as many candidates, which are ranked
+    by :func:`mf_manifold.geometry.dist`. Where the coordinates are isometric or monotone in the distance (flat spaces, spheres)
+    the result is exact; elsewhere a neighbour is missed if four times as many points are closer in coordinates, as may happen
+    on hyperbolic spaces radii of curvature from the origin. Manifolds without a distance in closed form keep that of the
+    coordinates.
 
     >>> import torch, mf_manifold as mf
     >>> angles = torch.tensor([[3.1], [-3.1], [0.0]], dtype=torch.float64)

@@ -70,7 +70,9 @@ def bounded(weights: Tensor, last_within: tuple[float, float]) -> Tensor:
     last = weights[-1].clamp(*last_within)
     if torch.equal(last, weights[-1]):
         return weights
-    others = weights[:-1] / weights[:-1].sum() if float(weights[-1]) < 1 else torch.full_like(weights[:-1], 1 / len(weights[:-1]))
+    others = (
+        weights[:-1] / weights[:-1].sum() if float(weights[-1]) < 1 else torch.full_like(weights[:-1], 1 / len(weights[:-1]))
+    )
     return torch.cat([(1 - last) * others, last.unsqueeze(0)])
 
 

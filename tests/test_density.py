@@ -301,7 +301,9 @@ def test_kernels_without_bumps_are_refused() -> None:
 
 def test_given_scales_bound_a_multiscale_density() -> None:
     points = von_mises_fisher_sample(100)
-    kde = mf.KernelDensity(SPHERE, (3,), bandwidth="multiscale", scales=(0.5, 0.1)).fit(torch.cat([points, points]), progress=False)
+    kde = mf.KernelDensity(SPHERE, (3,), bandwidth="multiscale", scales=(0.5, 0.1)).fit(
+        torch.cat([points, points]), progress=False
+    )
     assert set(kde.scales.flatten().tolist()) <= {0.5, 0.1}
 
 

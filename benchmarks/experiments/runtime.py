@@ -102,7 +102,7 @@ def sphere(report: Report, seed: int) -> None:
     matching, goal, trained = train_matching(report, parts, seed)
     flow, flow_seconds = fit_marginal(parts, goal, [10] if quick else [25, 50, 100, 200, 400, 800], seed)
     spline, spline_seconds = fit_spline(parts, goal, [0.5] if quick else [15, 30, 60, 120, 240], seed)
-    mixture = fewest_components(flow, parts.scored, goal).to(torch.float32)
+    mixture = fewest_components(flow, parts.scored, goal).to(torch.float64)
     points, rounds = parts.test[:POINTS], 1 if quick else 5
     evaluation = medians(evaluations(mixture, spline, matching, points), rounds)
     sampling = medians(samplings(mixture, spline, matching, POINTS), rounds)
@@ -126,9 +126,8 @@ def sphere(report: Report, seed: int) -> None:
 
 def evaluations(mixture: mf.Mixture, spline: Rival, matching: Rival, x: Tensor) -> dict[str, Callable[[], object]]:
     """The density of the same points by each model."""
-    narrow = x.float()
     return {
-        "marginal": lambda: mixture.log_prob(narrow),
+        "marginal": lambda: mixture.log_prob(x),
         "spline": lambda: spline.log_prob(x),
         "matching": lambda: matching.log_prob(x),
     }
@@ -217,7 +216,7 @@ def euclidean(report: Report, seed: int, d: int) -> None:
     for name, rival in rivals.items():
         rival.batch_size = BATCH
         training[name] = cpu_seconds(partial(rival.fit, train, seed=seed, max_seconds=budget, max_steps=10**6, checks=10))
-    mixture = flow.freeze(4096)
+    mixture = flow.freeze(4096).to(torch.float64)
     count, remark = affordable(matching, test)
     evaluate = evaluations(mixture, rivals["spline"], matching, test)
     evaluation = medians({name: evaluate[name] for name in ("marginal", "spline")}, rounds)

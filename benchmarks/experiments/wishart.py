@@ -78,13 +78,13 @@ def small(report: Report, seed: int) -> tuple[WishartCurve, dict[str, mf.Mixture
     flow.fit(objective=objective, seed=seed, max_steps=steps, patience=50, progress=False)
     seconds = time.process_time() - began
     start = objective.start(SPD, (p, p), count, torch.Generator().manual_seed(seed))
-    free = fit_free(p, start, lambda model, batch: objective(model, batch), count, seed, 1.0 if quick else seconds)
+    free = fit_free(p, start, lambda model, batch: objective(model, batch), count, seed, 0.2 if quick else seconds)
     mixtures = {"marginal flow": flow.freeze(count), "free components": free}
     for method, mixture in mixtures.items():
         sampled = mixture.sample((500 if quick else 20_000,), torch.Generator().manual_seed(seed))
         score(report, target, method, seed, sampled, lambda x, m=mixture: m.log_prob(x, "lebesgue"), seconds)
     for factor in (1, LONGER):
-        budget = 1.0 if quick else factor * seconds
+        budget = 0.2 if quick else factor * seconds
         rival = fit_cholesky(p, target, seed, budget)
         score(report, target, "Cholesky flow", seed, rival.sample(500 if quick else 20_000, seed), rival.log_prob, budget)
     return target, mixtures
@@ -163,7 +163,7 @@ def large(report: Report, seed: int) -> tuple[WishartCurve, dict[str, mf.Mixture
     kernel = mf.kernel_for(SPD, (p, p), "wishart")
     one = mf.Mixture(kernel, {name: value.unsqueeze(0) for name, value in kernel.fit(x).items()})
     alone = time.process_time() - began
-    free = fit_free(p, x, forward_kl, count, seed, 1.0 if quick else seconds, x)
+    free = fit_free(p, x, forward_kl, count, seed, 0.2 if quick else seconds, x)
     fits = {"marginal flow": (flow.freeze(count), seconds), "free components": (free, seconds), "one Wishart law": (one, alone)}
     truth = target(new)
     for method, (mixture, cost) in fits.items():
@@ -193,9 +193,9 @@ def draw(curve: WishartCurve, mixtures: dict[str, mf.Mixture]) -> Any:
     for axis, (method, mixture) in zip(figure.subplots(1, len(mixtures)), mixtures.items(), strict=True):
         means = mf.geometry.to_raw(SPD, mixture.kernel.mean(mixture.params)) - center
         line, found = (true - center) @ axes, means @ axes
-        axis.plot(*line.mT, color="0.6", lw=4, label="true curve")
+        axis.plot(*line.mT.numpy(), color="0.6", lw=4, label="true curve")
         weights = torch.full((len(found),), 1 / len(found)) if mixture.log_weights is None else mixture.log_weights.exp()
-        axis.scatter(*found.mT, s=6 + 600 * weights.numpy(), alpha=0.6, color="C3", lw=0, label=method)
+        axis.scatter(*found.mT.numpy(), s=6 + 600 * weights.numpy(), alpha=0.6, color="C3", lw=0, label=method)
         axis.set(title=method, aspect="equal")
         axis.legend(fontsize=7)
     return figure

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 ManifoldName = Literal["sphere", "torus", "spd", "euclidean"]
 UnitName = Literal["degrees", "radians", "cartesian", "matrix"]
 EstimatorName = Literal["flow", "anchored", "kde", "mixture"]
+BandwidthName = Literal["adaptive", "single", "multiscale", "combined", "local"]
 DeviceName = Literal["auto", "cpu", "cuda"]
 
 Data = Annotated[Path, typer.Argument(help="Table of points: .csv, .npy or .parquet.", show_default=False)]
