@@ -143,8 +143,8 @@ def ten_components(report: Report) -> None:
     with torch.no_grad():
         error = mf.score(flows[seed](n_components=FROZEN), parts(seed)[2])
     report.note(
-        f"The flow of 10 components, drawn with {FROZEN}: mean test log density {error} (seed {seed}; evenly spread components, "
-        "so that the second error is an upper bound)."
+        f"The flow of 10 components, drawn with {FROZEN}: mean test log density {error} (seed {seed}; components are evenly "
+        "spread, so that the second error is an upper bound)."
     )
 
 
