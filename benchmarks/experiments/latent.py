@@ -21,11 +21,11 @@ from typing import Any
 import geoopt
 import numpy as np
 import torch
-from benchmarks.harness import Report
 from torch import Tensor
 
 import mf_manifold as mf
 from benchmarks.autoencoder import Autoencoder, train_autoencoder
+from benchmarks.harness import Report
 from benchmarks.posteriors import standard_error
 
 CODE, CLASSES, SIDE = 6, 10, 8

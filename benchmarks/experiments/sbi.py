@@ -32,10 +32,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from benchmarks.harness import Report
 from torch import Tensor
 
 from benchmarks.c2st import c2st
+from benchmarks.harness import Report
 from benchmarks.posteriors import Estimate, estimates, standard_error
 from benchmarks.problems.simulators import PROBLEMS, SLCP, Compact, Problem
 
