@@ -104,7 +104,7 @@ def sphere(report: Report, seed: int) -> None:
     parts = Parts(*(data.points[rows[:300]] if quick else data.points[rows] for rows in mf.datasets.split(data.points, seed)))
     matching, goal, trained = train_matching(report, parts, seed)
     flow, flow_seconds = fit_marginal(parts, goal, [10] if quick else [25, 50, 100, 200, 400, 800], seed)
-    spline, spline_seconds = fit_spline(parts, goal, [0.5] if quick else [15, 60, 180], seed)
+    spline, spline_seconds = fit_spline(parts, goal, [0.5] if quick else [5, 15, 60, 180], seed)
     mixture = fewest_components(flow, parts.scored, goal).to(torch.float64)
     points, rounds = parts.test[:POINTS], 1 if quick else 5
     evaluation = medians(evaluations(mixture, spline, matching, points), rounds)
