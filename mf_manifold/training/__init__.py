@@ -62,7 +62,8 @@ def fit(
         n_components: components a step; None takes the flow's.
         grow_components: begin with a sixteenth of them, and double while many points have less than 20 effective components.
         learning_rate, weight_decay: of AdamW; the first 20 steps warm up.
-        patience: stop after this many validations (of 50 in ``max_steps``) without improvement.
+        patience: stop after this many validations (of 50 in ``max_steps``) without improvement; a fit without data does not
+            stop early and keeps its last average.
         background: weight of a law that covers the whole manifold, so that no point has density zero; 0 for none. Kept in the
             fitted density; without data there is none.
         context_dropout: probability that a step hides an entry of a context, which teaches the flow the densities of partly
