@@ -110,8 +110,8 @@ SPACES = {
 @pytest.mark.parametrize("space", SPACES)
 def test_no_step_lowers_the_likelihood(space: str) -> None:
     manifold, shape, kernel = SPACES[space]
-    x = example(manifold, shape, 120)
-    model = KernelMixture(manifold, shape, 3, kernel).fit(x, restarts=1, max_steps=12, progress=False)
+    x = example(manifold, shape, 80)
+    model = KernelMixture(manifold, shape, 3, kernel).fit(x, restarts=1, max_steps=6, progress=False)
     path = likelihoods(model)
     assert len(path) > 3
     assert all(later >= earlier - 1e-12 for earlier, later in pairwise(path))
@@ -163,9 +163,9 @@ def test_without_the_cap_the_component_on_copies_is_a_spike() -> None:
 
 
 def test_held_out_data_choose_the_number_of_components() -> None:
-    model = KernelMixture(SPHERE, (3,), (1, 3, 40)).fit(three_bumps(400), restarts=1, max_steps=50, progress=False)
+    model = KernelMixture(SPHERE, (3,), (1, 3, 12)).fit(three_bumps(300), restarts=1, max_steps=25, progress=False)
     assert model.n_components == model.freeze().n_components == 3
-    assert [step["n_components"] for step in model.history if "validation_nll" in step] == [1, 3, 40]
+    assert [step["n_components"] for step in model.history if "validation_nll" in step] == [1, 3, 12]
 
 
 def test_save_and_load(tmp_path: Path) -> None:
