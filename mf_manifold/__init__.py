@@ -9,29 +9,40 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import datasets, geometry, kernels, manifolds, plot, testing
+    from . import bases, datasets, geometry, kernels, losses, manifolds, plot, testing
+    from .anchors import AnchoredFlow
     from .backends import mixture_log_prob
     from .checkpoint import load
     from .density import KernelDensity
+    from .diagnosis import diagnose
     from .distributions import KernelDistribution
+    from .evidence import importance, reverse_kl_bounds
     from .factory import distribution
     from .fitting import fit
     from .kernel import Kernel, kernel_for, register_kernel, registered_kernels
+    from .kernel_mixture import KernelMixture
     from .marginal import MarginalFlow
     from .measure import Measure, log_ratio, measure_kinds, register_measure
     from .mixture import Mixture
+    from .scoring import score
+    from .submanifold import chamfer
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AnchoredFlow": "anchors",
     "KernelDensity": "density",
     "KernelDistribution": "distributions",
     "Kernel": "kernel",
+    "KernelMixture": "kernel_mixture",
     "MarginalFlow": "marginal",
     "Measure": "measure",
     "Mixture": "mixture",
+    "chamfer": "submanifold",
+    "diagnose": "diagnosis",
     "distribution": "factory",
     "fit": "fitting",
+    "importance": "evidence",
     "kernel_for": "kernel",
     "load": "checkpoint",
     "log_ratio": "measure",
@@ -40,24 +51,33 @@ _HOMES = {
     "register_kernel": "kernel",
     "register_measure": "measure",
     "registered_kernels": "kernel",
+    "reverse_kl_bounds": "evidence",
+    "score": "scoring",
 }
-_MODULES = ("datasets", "geometry", "kernels", "manifolds", "plot", "testing")
+_MODULES = ("bases", "datasets", "geometry", "kernels", "losses", "manifolds", "plot", "testing")
 
 __all__ = [
+    "AnchoredFlow",
     "Kernel",
     "KernelDensity",
     "KernelDistribution",
+    "KernelMixture",
     "MarginalFlow",
     "Measure",
     "Mixture",
+    "bases",
+    "chamfer",
     "datasets",
+    "diagnose",
     "distribution",
     "fit",
     "geometry",
+    "importance",
     "kernel_for",
     "kernels",
     "load",
     "log_ratio",
+    "losses",
     "manifolds",
     "measure_kinds",
     "mixture_log_prob",
@@ -65,6 +85,8 @@ __all__ = [
     "register_kernel",
     "register_measure",
     "registered_kernels",
+    "reverse_kl_bounds",
+    "score",
     "testing",
 ]
 

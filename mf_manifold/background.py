@@ -13,6 +13,7 @@ from . import geometry
 from .distributions import KernelDistribution
 from .geometry import Shape
 from .kernel import Kernel, kernel_for
+from .neighbors import distance, length_unit
 
 WIDENING = 3.0  # of a bump relative to the data's distance from their centre
 
@@ -29,6 +30,8 @@ def background_for(manifold: geoopt.Manifold, point_shape: Shape, x: Tensor) -> 
     'normal'
     """
     kernel = covering_kernel(manifold, tuple(point_shape))
+    if not kernel.event_shapes:
+        return KernelDistribution(kernel, {}, validate_args=False)
     return KernelDistribution(kernel, kernel.centered(*_center_and_scale(manifold, kernel, x)), validate_args=False)
 
 
@@ -50,7 +53,7 @@ def _center_and_scale(manifold: geoopt.Manifold, kernel: Kernel, x: Tensor) -> t
     point_shape = kernel.point_shape
     center = geometry.from_raw(manifold, geometry.to_raw(manifold, x).mean(0), point_shape)
     # per dimension, as the scale of a bump is
-    spread = geometry.dist(manifold, center.expand_as(x), x).square().mean() / kernel.dim
+    spread = (distance(manifold, center.expand_as(x), x) / length_unit(manifold)).square().mean() / kernel.dim
     rounding = 1e3 * torch.finfo(x.dtype).eps
     return center, (WIDENING * spread.sqrt()).clamp(rounding, kernel.max_scale)
 

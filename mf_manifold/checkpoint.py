@@ -84,7 +84,7 @@ def load(path: str | os.PathLike[str]) -> Any:
     ...     print(mf.load(folder).mixture.n_components)
     50
     """
-    from . import density, marginal  # noqa: F401  (estimators register themselves on import)
+    from . import anchors, density, kernel_mixture, marginal  # noqa: F401  (estimators register themselves on import)
 
     target = Path(path) / FILE_NAME
     header, tensors = _read(target)

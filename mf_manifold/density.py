@@ -1,52 +1,65 @@
-"""Kernel density estimation on manifolds: one component per datum, bandwidth by exact leave-one-out likelihood."""
+"""Kernel density estimation on manifolds: a component or several per datum, widths by exact leave-one-out likelihood."""
 
 from __future__ import annotations
 
 import math
-import time
+from collections.abc import Sequence
 from os import PathLike
 from typing import Any
 
 import geoopt
 import torch
-from scipy.optimize import minimize_scalar
-from scipy.spatial import cKDTree
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from . import checkpoint, geometry, manifolds
+from .background import background_for
+from .bandwidth import NEIGHBORS, Bandwidths, Search
 from .estimator import Estimator
 from .geometry import Shape
-from .kernel import kernel_for
+from .kernel import Params, kernel_for
+from .leave_one_out import Scales
+from .local_covariance import Covariances, covariance_params, local_kernel
 from .mixture import Mixture
-
-TILE = 2**20  # pairs held at once by the leave-one-out sums
-PAIRS = 2**23  # pairs of an evaluation
 
 
 @checkpoint.register_model
 class KernelDensity(Estimator):
-    r"""Adaptive kernel density: a component of scale ``h d_k(i)`` at every datum.
+    r"""Kernel density with widths chosen by leave-one-out likelihood.
 
-    .. math:: q(x) = \frac1n \sum_i q(x \mid x_i, h\, d_k(i))
+    .. math:: q(x) = (1 - \beta) \sum_j \pi_j \frac1n \sum_i q(x \mid x_i, s_{ij}) + \beta\, b(x)
 
-    ``d_k(i)`` is the distance to the k-th nearest other datum, in the embedding of :func:`mf_manifold.geometry.to_raw` (chords
-    on sphere and torus, log-Euclidean on SPD, logarithms at the origin on hyperbolic spaces, which see far from it distances
-    across too short). The factor h and the number k maximise the leave-one-out likelihood of
-    ``n_scored`` data. It is exact: where the left-out point is itself among the k neighbours of a component, that
-    component takes ``d_{k+1}``, so nothing of the point leaks into its own score.
+    ``bandwidth`` says what the widths are:
+
+    - ``"single"``: one scale h for all data.
+    - ``"adaptive"``: ``h d_k(i)``, with the geodesic distance from datum i to its k-th nearest other datum.
+    - ``"multiscale"``: many scales ``h_j`` at every datum, log-spaced, with weights shared by all data.
+    - ``"combined"``: the levels of a multi-scale density together with levels ``h d_k(i)`` for several k and h.
+    - ``"local"``: a covariance ``h C_k(i) + r I`` from the logarithms of the k nearest data (manifold Parzen windows).
+
+    The numbers h, k, r maximise the leave-one-out likelihood of ``n_scored`` data, and the weights :math:`\pi_j, \beta` do so
+    by the EM algorithm, of which no step lowers it. The leave-one-out scores are exact: what a component takes from its
+    neighbours it takes from k others where one of them is the datum that is scored. The background b, uniform on compact
+    manifolds and a bump three times as wide as the data elsewhere, counts as given; it weighs at least a tenth of a datum.
 
     **Measure**: Riemannian volume of the manifold's metric.
 
     Args:
-        kernel: registry name; None takes the manifold's default.
-        neighbors: candidates for k; ``None`` gives all components the same scale h (times the median distance).
+        kernel: registry name; None takes the manifold's default, or for local covariances its wrapped normal law.
+        bandwidth: see above.
+        neighbors: candidates for k; None takes (2, 4, 8, 16, 32), (16, 32, 64) for local covariances, and (4, 16) for combined
+            levels.
+        scales: the scales of a multi-scale density; None takes a grid from the spread of the data down to the distances of the
+            closest ones, a factor ``10^(1/8)`` apart.
+        floor: whether there is a background; False has :math:`\beta = 0`.
         kernel_options: constructor options of the kernel.
 
     Raises:
-        ValueError: fewer than 3 points, points off the manifold, a kernel without bumps such as the uniform law.
+        ValueError: fewer than 3 points, points off the manifold, a kernel without bumps such as the uniform law, local
+            covariances with a kernel that has none.
 
-    Reference: Breiman, Meisel, Purcell (1977), Variable kernel estimates of multivariate densities, eq. (3).
+    References:
+        Breiman, Meisel, Purcell (1977), Variable kernel estimates of multivariate densities, eq. (3), for adaptive widths.
+        Vincent, Bengio (2002), Manifold Parzen windows, section 2, for local covariances.
 
     >>> import geoopt, torch, mf_manifold as mf
     >>> x = mf.geometry.sample_uniform(geoopt.Sphere(), (3,), (500,), generator=torch.Generator().manual_seed(0))
@@ -57,6 +70,9 @@ class KernelDensity(Estimator):
 
     points: Tensor
     scales: Tensor
+    covariances: Tensor
+    log_weights: Tensor
+    floor_weight: Tensor
 
     def __init__(
         self,
@@ -64,17 +80,30 @@ class KernelDensity(Estimator):
         point_shape: Shape,
         kernel: str | None = None,
         *,
-        neighbors: tuple[int, ...] | None = (2, 4, 8, 16, 32),
+        bandwidth: str = "adaptive",
+        neighbors: Sequence[int] | None = None,
+        scales: Sequence[float] | None = None,
+        floor: bool = True,
         kernel_options: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__(kernel_for(manifold, point_shape, kernel, **(kernel_options or {})))
+        if bandwidth not in NEIGHBORS:
+            raise ValueError(f"Expected bandwidth to be one of {', '.join(NEIGHBORS)}, got {bandwidth!r}.")
+        make = local_kernel if bandwidth == "local" else _kernel
+        super().__init__(make(manifold, tuple(point_shape), kernel, kernel_options or {}))
         if not self.kernel.has_location:
             raise ValueError(f"Expected a kernel that makes a bump around each datum, got {self.kernel.name}, which has none.")
         if neighbors is not None and (not neighbors or min(neighbors) < 1):
             raise ValueError(f"Expected neighbors of at least one positive number, or None, got {neighbors}.")
-        self.neighbors = None if neighbors is None else tuple(sorted(neighbors))
+        if scales is not None and (bandwidth not in ("multiscale", "combined") or not scales or min(scales) <= 0):
+            raise ValueError(f"Expected positive scales, for bandwidth='multiscale' or 'combined' only, got {scales}.")
+        self.bandwidth, self.floor = bandwidth, floor
+        self.neighbors = tuple(sorted(neighbors or NEIGHBORS[bandwidth]))
+        self.given_scales = None if scales is None else tuple(scales)
         self.register_buffer("points", torch.empty(0, *self.kernel.point_shape))
-        self.register_buffer("scales", torch.empty(0))
+        self.register_buffer("scales", torch.empty(0, 1))
+        self.register_buffer("covariances", torch.empty(0, self.kernel.dim, self.kernel.dim))
+        self.register_buffer("log_weights", torch.empty(0))
+        self.register_buffer("floor_weight", torch.zeros(()))
 
     def fit(
         self,
@@ -86,24 +115,54 @@ class KernelDensity(Estimator):
         progress: bool = True,
         checkpoint: str | PathLike[str] | None = None,
     ) -> KernelDensity:
-        """Choose the scales for the data ``x`` (n,*E) and keep the data as components.
+        """Choose the widths for the data ``x`` (n,*E) and keep the data as components.
 
         Args:
             seed: draws the data that the leave-one-out likelihood scores.
-            n_scored: how many are scored; None takes as many as make 2^23 pairs of data and components, at least 200.
-            max_seconds: stop the search after this time with the best scales so far.
+            n_scored: how many are scored; None takes as many as make 2^23 pairs of data and components, at least 200, or 2000
+                where the weights of many levels are estimated.
+            max_seconds: stop the search after this time with the best widths so far.
             checkpoint: folder in which every improvement is saved.
         """
         geometry.check_points(self.manifold, x, self.point_shape)
         if x.ndim != 1 + len(self.point_shape) or len(x) < 3:
             raise ValueError(f"Expected at least 3 points (n, {self.point_shape}), got shape {tuple(x.shape)}.")
-        self.points = geometry.project(self.manifold, x.detach()).clone()
-        self.scales = self.points.new_empty(0)
         if n_scored is not None and n_scored < 1:
             raise ValueError(f"Expected n_scored >= 1, or None, got {n_scored}.")
-        search = _Search(self, seed, n_scored, max_seconds, progress, checkpoint)
+        self.points = geometry.project(self.manifold, x.detach()).clone()
+        self.log_weights = self.points.new_empty(0)
+
+        def keep(found: Bandwidths) -> None:
+            self._keep(found)
+            if checkpoint is not None:
+                self.save(checkpoint, overwrite=True)
+
+        search = Search(
+            self.kernel,
+            self.points,
+            self.bandwidth,
+            neighbors=self.neighbors,
+            scales=self.given_scales,
+            background=background_for(self.manifold, self.point_shape, self.points) if self.floor else None,
+            keep=keep,
+            seed=seed,
+            n_scored=n_scored,
+            max_seconds=max_seconds,
+            progress=progress,
+        )
+        self.history = search.history
         search.run()
         return self
+
+    def _keep(self, found: Bandwidths) -> None:
+        """Take over levels, all of one sort, and their weights."""
+        like, levels = self.points, found.levels
+        local = [level.covariance() for level in levels if isinstance(level, Covariances)]
+        widths = [level.scales() for level in levels if isinstance(level, Scales)]
+        shared = all(level.neighbors == 0 for level in levels)  # one scale for all data needs one row only
+        self.covariances = local[0].to(like) if local else like.new_empty(0, self.kernel.dim, self.kernel.dim)
+        self.scales = torch.stack(widths, dim=1)[: 1 if shared else None] if widths else like.new_empty(0, 1)
+        self.log_weights, self.floor_weight = found.weights.log().to(like), like.new_tensor(found.floor)
 
     @property
     def mixture(self) -> Mixture:
@@ -112,12 +171,28 @@ class KernelDensity(Estimator):
         Raises:
             RuntimeError: before ``fit``.
         """
-        if not len(self.scales):
+        if not len(self.log_weights):
             raise RuntimeError("Expected a fitted KernelDensity. Call fit(x) first.")
-        return Mixture(self.kernel, self.kernel.centered(self.points, self.scales))
+        log_weights = (self.log_weights - math.log(len(self.points))).repeat_interleave(len(self.points))
+        covered = float(self.floor_weight) > 0
+        return Mixture(
+            self.kernel,
+            self._params(),
+            log_weights if len(self.log_weights) > 1 else None,
+            background=background_for(self.manifold, self.point_shape, self.points) if covered else None,
+            background_weight=self.floor_weight,
+        )
+
+    def _params(self) -> Params:
+        """Parameters of all components, level by level."""
+        if len(self.covariances):
+            return covariance_params(self.kernel, self.points, self.covariances.double())
+        n, levels = len(self.points), self.scales.shape[1]
+        points = self.points.expand(levels, *self.points.shape).flatten(0, 1)
+        return self.kernel.centered(points, self.scales.expand(n, levels).mT.reshape(-1))
 
     def freeze(self, n_components: int | None = None, seed: int = 0) -> Mixture:
-        """The fitted density, whose components are the data: the same as :attr:`mixture`, for code that takes any estimator."""
+        """The fitted density, whose components are at the data: the same as :attr:`mixture`, as any estimator has it."""
         return self.mixture
 
     def config(self) -> dict[str, Any]:
@@ -127,133 +202,36 @@ class KernelDensity(Estimator):
             "point_shape": list(self.point_shape),
             "kernel": self.kernel.name,
             "kernel_options": self.kernel.options,
-            "neighbors": None if self.neighbors is None else list(self.neighbors),
+            "bandwidth": self.bandwidth,
+            "neighbors": list(self.neighbors) or None,
+            "scales": None if self.given_scales is None else list(self.given_scales),
+            "floor": self.floor,
             "history": self.history,
         }
 
     @classmethod
     def from_config(cls, config: dict[str, Any], tensors: dict[str, Tensor]) -> KernelDensity:
-        """Rebuild what :meth:`save` wrote."""
-        manifold = manifolds.from_config(config["manifold"])
-        neighbors = None if config["neighbors"] is None else tuple(config["neighbors"])
-        shape, options = tuple(config["point_shape"]), config["kernel_options"]
-        kde = cls(manifold, shape, config["kernel"], neighbors=neighbors, kernel_options=options)
-        kde.points, kde.scales, kde.history = tensors["points"], tensors["scales"], config["history"]
+        """Rebuild what :meth:`save` wrote; files from before ``bandwidth`` are those of one level without a background."""
+        manifold, shape = manifolds.from_config(config["manifold"]), tuple(config["point_shape"])
+        old = "bandwidth" not in config
+        if old:
+            config = {**config, "bandwidth": "single" if config["neighbors"] is None else "adaptive", "floor": False}
+            tensors = {**tensors, "scales": tensors["scales"].unsqueeze(-1), "log_weights": tensors["points"].new_zeros(1)}
+        names = ("bandwidth", "neighbors", "floor", "kernel_options")
+        kde = cls(manifold, shape, config["kernel"], scales=config.get("scales"), **{name: config[name] for name in names})
+        for name, value in tensors.items():
+            kde.register_buffer(name, value)
+        kde.history = config["history"]
         geometry.check_points(manifold, kde.points, shape)
-        if kde.scales.shape != (len(kde.points),) or not bool((kde.scales > 0).all() & torch.isfinite(kde.scales).all()):
-            raise ValueError(f"Expected a positive scale for each of {len(kde.points)} points in the checkpoint. Fit again.")
+        kde._check_widths()
         return kde
 
-
-class _Search:
-    """Search over (k, h) by leave-one-out likelihood: h by Brent's method for every k, upwards until k makes it worse."""
-
-    def __init__(
-        self,
-        model: KernelDensity,
-        seed: int,
-        n_scored: int | None,
-        max_seconds: float | None,
-        progress: bool,
-        path: str | PathLike[str] | None,
-    ) -> None:
-        self.model, self.path = model, path
-        n = len(model.points)
-        permutation = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
-        count = max(200, PAIRS // n) if n_scored is None else n_scored
-        self.scored = permutation[:count].to(model.points.device)
-        self.candidates = [k for k in model.neighbors or (0,) if k + 1 < n] or [1]
-        largest = max(max(self.candidates), 1) + 1
-        embedded = geometry.to_raw(model.manifold, model.points).double().cpu().numpy()
-        distances, self.indices = cKDTree(embedded).query(embedded, k=largest + 1)
-        self.distances = torch.as_tensor(distances).to(model.points)
-        # copies have distance 0; a scale at the points' own rounding would be a density of that rounding
-        rounding = 100 * torch.finfo(model.points.dtype).eps * max(1.0, float(abs(embedded).max()))
-        self.floor = max(1e-3 * float(self.distances[:, -1].median()), rounding)
-        self.bar = tqdm(desc="bandwidth", unit=" evaluations", disable=not progress)
-        self.deadline = math.inf if max_seconds is None else time.monotonic() + max_seconds
-        self.start, self.best = time.monotonic(), math.inf
-
-    def run(self) -> None:
-        self.model.history = []
-        previous, low, high = math.inf, math.log(0.1), math.log(10.0)
-        try:
-            for k in self.candidates:
-                found = minimize_scalar(
-                    lambda log_h, k=k: self.evaluate(k, math.exp(log_h)),
-                    bounds=(low, high),
-                    method="bounded",
-                    options={"xatol": 0.08},
-                )
-                if found.fun > previous:
-                    break
-                # the next k wants scales of a similar size
-                previous, center = found.fun, found.x + math.log(self._typical(k) / self._typical(2 * k))
-                low, high = center - 0.8, center + 0.8
-        except TimeoutError:
-            pass
-        finally:
-            self.bar.close()
-            if self.path is not None and len(self.model.scales):
-                self.model.save(self.path, overwrite=True)
-
-    def _typical(self, k: int) -> float:
-        return max(float(self.distances[:, min(k, self.distances.shape[1] - 1)].median()), self.floor)
-
-    def _scales(self, k: int, h: float) -> Tensor:
-        if self.model.neighbors is None:
-            scale = min(h * float(self.distances[:, 1].median()), self.model.kernel.max_scale)
-            return torch.full_like(self.distances[:, 1], max(scale, self.floor))
-        return (h * self.distances[:, k]).clamp(self.floor, self.model.kernel.max_scale)
-
-    def evaluate(self, k: int, h: float) -> float:
-        if time.monotonic() > self.deadline and self.best < math.inf:
-            raise TimeoutError
-        scales = self._scales(k, h)
-        nll = -float(self._leave_one_out(k, scales, self._scales(k + 1, h)).mean())
-        seconds = time.monotonic() - self.start
-        self.model.history.append({"neighbor": k, "factor": h, "loo_nll": nll, "seconds": seconds})
-        if nll < self.best:
-            self.best, self.model.scales = nll, scales
-        self.bar.update()
-        self.bar.set_postfix(nll=f"{self.best:.4f}")
-        return nll
-
-    def _leave_one_out(self, k: int, scales: Tensor, without: Tensor) -> Tensor:
-        kernel, points = self.model.kernel, self.model.points
-        component, neighbor = self._neighbor_pairs(k)
-        components = kernel.centered(points, scales)
-        results = []
-        for rows in self.scored.split(max(1, TILE // len(points))):
-            log_q = kernel.pairwise_log_prob(points[rows], components)
-            position = torch.full((len(points),), -1, device=rows.device)
-            position[rows] = torch.arange(len(rows), device=rows.device)
-            touched = position[neighbor] >= 0
-            row, column = position[neighbor[touched]], component[touched]
-            log_q[row, column] = self._widened(points, rows, row, column, without)
-            log_q[torch.arange(len(rows), device=rows.device), rows] = -torch.inf
-            results.append(_log_mean_exp(log_q))
-        return torch.cat(results)
-
-    def _widened(self, points: Tensor, rows: Tensor, row: Tensor, column: Tensor, scales: Tensor) -> Tensor:
-        """Log density of the scored points ``rows[row]`` under the components ``column``, with scales that forget the point."""
-        kernel = self.model.kernel
-        if kernel.bilinear(points[:1], kernel.centered(points[:1], scales[:1])) is None:
-            return kernel.log_prob(points[rows[row]], kernel.centered(points[column], scales[column]))
-        # all pairs in one product cost less than functions of a matrix for each pair
-        return kernel.pairwise_log_prob(points[rows], kernel.centered(points, scales))[row, column]
-
-    def _neighbor_pairs(self, k: int) -> tuple[Tensor, Tensor]:
-        """Pairs (i, j) with j among the k nearest neighbours of i."""
-        count = k if self.model.neighbors is not None else 0
-        near = torch.as_tensor(self.indices[:, : count + 1]).to(self.scored.device)
-        component = torch.arange(len(near), device=near.device).unsqueeze(-1).expand_as(near)
-        other = near != component
-        return component[other], near[other]
+    def _check_widths(self) -> None:
+        n, levels, scales = len(self.points), len(self.log_weights), self.scales
+        fits = len(self.covariances) == n if self.bandwidth == "local" else scales.shape in ((n, levels), (1, levels))
+        if not fits or not bool((scales > 0).all() & torch.isfinite(scales).all() & torch.isfinite(self.covariances).all()):
+            raise ValueError(f"Expected a positive scale for each of {n} points in the checkpoint. Fit again.")
 
 
-def _log_mean_exp(log_q: Tensor) -> Tensor:
-    """Log mean over the n - 1 other components; exp is 50 times slower on underflow, hence the floor."""
-    top = log_q.amax(1, keepdim=True)
-    total = (log_q - top).clamp_min(-80).exp_().sum(1)
-    return top.squeeze(1) + total.log() - math.log(log_q.shape[1] - 1)
+def _kernel(manifold: geoopt.Manifold, point_shape: Shape, name: str | None, options: dict[str, Any]) -> Any:
+    return kernel_for(manifold, point_shape, name, **options)

@@ -80,6 +80,27 @@ def from_coords(manifold: geoopt.Manifold, x: Tensor, v: Tensor) -> Tensor:
 
 
 @singledispatch
+def to_coords(manifold: geoopt.Manifold, x: Tensor, u: Tensor) -> Tensor:
+    """Orthonormal coordinates of the tangent vector ``u`` at ``x``, the inverse of :func:`from_coords`; (*B,*E) -> (*B,d).
+
+    A manifold without an implementation of its own has the vector expressed in its frame.
+
+    >>> import geoopt, torch, mf_manifold as mf
+    >>> x = torch.tensor([[0.6, 0.0, 0.8]], dtype=torch.float64)
+    >>> v = torch.tensor([[1.0, 2.0]], dtype=torch.float64)
+    >>> mf.geometry.to_coords(geoopt.Sphere(), x, mf.geometry.from_coords(geoopt.Sphere(), x, v))
+    tensor([[1., 2.]], dtype=torch.float64)
+    """
+    ndim, batch = point_ndim(manifold), batch_shape(manifold, x)
+    dim = intrinsic_dim(manifold, tuple(x.shape[x.ndim - ndim :]))
+    axes = torch.eye(dim, dtype=x.dtype, device=x.device)
+    columns = [from_coords(manifold, x, axis.expand(*batch, dim)).flatten(len(batch)) for axis in axes]
+    q, r = torch.linalg.qr(torch.stack(columns, dim=-1))
+    against = q.mT @ u.flatten(u.ndim - ndim).unsqueeze(-1)
+    return torch.linalg.solve_triangular(r, against, upper=True).squeeze(-1)
+
+
+@singledispatch
 def log_volume(manifold: geoopt.Manifold, point_shape: Shape) -> float:
     """Log of the total Riemannian volume; ``inf`` where the manifold is not compact.
 

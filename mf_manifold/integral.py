@@ -13,9 +13,10 @@ from typing import NamedTuple
 import geoopt
 import torch
 from torch import Tensor
-from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
+from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
 from . import manifolds
+from .kernel import Params
 from .mixture import Mixture
 from .quadrature import integrate_cube
 
@@ -60,12 +61,12 @@ def total_mass(mixture: Mixture, *, seed: int = 0) -> TotalMass:
     """
     generator = torch.Generator(_like(mixture).device).manual_seed(seed)
     manifold, dimension = mixture.manifold, mixture.kernel.dim
-    if isinstance(manifold, geoopt.SymmetricPositiveDefinite) and "scale" in mixture.params:
+    if isinstance(manifold, geoopt.SymmetricPositiveDefinite) and {"scale", "covariance_matrix"} & mixture.params.keys():
         return _by_sampling(mixture, generator)
     if isinstance(manifold, geoopt.Sphere | manifolds.Torus) and dimension <= 2:
         return _by_quadrature(mixture, generator)
     raise ValueError(
-        "Expected a mixture on S^1, S^2, T^1, T^2, or one with a loc and a scale on SPD matrices, got "
+        "Expected a mixture on S^1, S^2, T^1, T^2, or one with a loc and a scale or covariance on SPD matrices, got "
         f"{mixture.kernel.name} of dimension {dimension} on {manifold.name}."
     )
 
@@ -114,16 +115,17 @@ def _by_quadrature(mixture: Mixture, generator: torch.Generator) -> TotalMass:
 def _by_sampling(mixture: Mixture, generator: torch.Generator) -> TotalMass:
     """Mean of q / r over samples of r, a mixture of normal laws of the matrix logarithm."""
     exact = mixture.to(torch.float64)
-    locations, widths, weights = _bumps(exact)
+    locations, factors, weights = _bumps(exact)
     values, vectors = torch.linalg.eigh(locations)
     below = torch.tril_indices(values.shape[-1], values.shape[-1], offset=-1, device=values.device)
     means = _coordinates((vectors * values.log().unsqueeze(-2)) @ vectors.mT, below)
-    scales = (WIDENING * widths).expand_as(means)
+    factors = WIDENING * factors
     count = int(min(MOST, max(FEWEST, EFFORT / means.numel())))
     chosen = torch.multinomial(weights.exp(), count, replacement=True, generator=generator)
     noise = torch.randn(means[chosen].shape, generator=generator, dtype=means.dtype, device=means.device)
-    points = means[chosen] + scales[chosen] * noise
-    proposal = MixtureSameFamily(Categorical(logits=weights), Independent(Normal(means, scales), 1))
+    points = means[chosen] + (factors[chosen] @ noise.unsqueeze(-1)).squeeze(-1)
+    normal = MultivariateNormal(means, scale_tril=factors, validate_args=False)
+    proposal = MixtureSameFamily(Categorical(logits=weights), normal)
     log_proposal = torch.cat([proposal.log_prob(rows) for rows in points.split(ROWS)])
     log_values, vectors = torch.linalg.eigh(_symmetric(points, below))
     x = (vectors * log_values.exp().unsqueeze(-2)) @ vectors.mT
@@ -132,15 +134,23 @@ def _by_sampling(mixture: Mixture, generator: torch.Generator) -> TotalMass:
 
 
 def _bumps(mixture: Mixture) -> tuple[Tensor, Tensor, Tensor]:
-    """Locations, scales and log weights of all bumps, the background's among them."""
-    locations, widths = mixture.params["loc"], mixture.params["scale"].expand(mixture.n_components, -1)
-    weights = locations.new_zeros(mixture.n_components) if mixture.log_weights is None else mixture.log_weights
+    """Locations, triangular factors of the covariances and log weights of all bumps, the background's among them."""
+    locations, weights = mixture.params["loc"], mixture.log_weights
+    weights = locations.new_zeros(mixture.n_components) if weights is None else weights
+    factors = _factors(mixture.params, mixture.n_components, mixture.kernel.dim)
     if mixture.background is None:
-        return locations, widths, weights
+        return locations, factors, weights
     wide, share = mixture.background.params, mixture.background_weight
     locations = torch.cat([locations, wide["loc"].reshape(1, *locations.shape[1:])])
-    widths = torch.cat([widths, wide["scale"].reshape(1, -1).expand(1, widths.shape[1])])
-    return locations, widths, torch.cat([weights.log_softmax(0) + torch.log1p(-share), share.log().reshape(1)])
+    factors = torch.cat([factors, _factors(wide, 1, mixture.kernel.dim)])
+    return locations, factors, torch.cat([weights.log_softmax(0) + torch.log1p(-share), share.log().reshape(1)])
+
+
+def _factors(params: Params, count: int, dim: int) -> Tensor:
+    """Triangular factors (count,d,d) of the covariances."""
+    if "scale" in params:
+        return torch.diag_embed(params["scale"].reshape(-1, params["scale"].shape[-1]).expand(count, dim))
+    return torch.linalg.cholesky(params["covariance_matrix"].reshape(-1, dim, dim)).expand(count, dim, dim)
 
 
 def _coordinates(s: Tensor, below: Tensor) -> Tensor:

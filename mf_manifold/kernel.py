@@ -136,6 +136,16 @@ class Kernel(nn.Module):
         """Parameters of a bump at ``points`` (*B,*E) with standard deviation ``scale`` (*B) in units of the metric."""
         raise NotImplementedError
 
+    def around(self, points: Tensor, covariance: Tensor) -> Params:
+        """Parameters of bumps at ``points`` (*B,*E) with a ``covariance`` (*B,d,d) of the logarithms.
+
+        The covariance refers to the orthonormal coordinates of :func:`mf_manifold.geometry.from_coords` at the points. A family
+        whose variance is the same in all directions takes the mean variance; others have the covariance to first order, for
+        narrow bumps. What exceeds ``max_scale`` is cut to it.
+        """
+        variance = covariance.diagonal(dim1=-2, dim2=-1).mean(-1)
+        return self.centered(points, variance.sqrt().clamp_max(self.max_scale))
+
     def pairwise_log_prob(self, x: Tensor, w: Params) -> Tensor:
         """Log density of every point (N,*E) under every component (M,...); -> (N,M)."""
         form = self.bilinear(x, w)
@@ -183,6 +193,11 @@ class Kernel(nn.Module):
         raise NotImplementedError(
             f"{self.name} on {self.manifold.name} has no maximum-likelihood fit; use MarginalFlow or an optimiser of your own."
         )
+
+    def fit_many(self, x: Tensor, weights: Tensor) -> Params:
+        """:meth:`fit` for every column of weights (N,M) at once, the M step of mixtures; parameters of batch shape (M)."""
+        fits = [self.fit(x, column) for column in weights.mT]
+        return {name: torch.stack([found[name] for found in fits]) for name in self.event_shapes}
 
     @property
     def num_raw(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import geoopt
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from . import bases, checkpoint, geometry, manifolds, training
 from .background import Background
+from .diagnosis import GROUPS, ROWS, Diagnosis, diagnose
 from .estimator import Estimator
 from .geometry import Shape
 from .kernel import kernel_for
@@ -228,6 +230,22 @@ class MarginalFlow(Estimator):
         """Samples of freshly drawn components; -> (*sample_shape,*B,*E)."""
         with torch.no_grad():
             return self(context, generator=generator).sample(sample_shape, generator)
+
+    def diagnose(
+        self, x: Tensor | None = None, n_components: int | None = None, seed: int = 0, context: Tensor | None = None
+    ) -> Diagnosis:
+        """How well so many components stand for the infinite mixture at points ``x`` (N,*E), by default at own samples.
+
+        Draws 16 times as many independent components to compare with; ``print`` the result. See
+        :func:`mf_manifold.diagnose`.
+        """
+        count, generator = self._count(n_components), torch.Generator().manual_seed(seed)
+        independent = "uniform" if self.base == "sobol" else self.base
+        if x is None:
+            x = self.sample((ROWS,), generator=generator, context=context)
+        with torch.no_grad():
+            pool = self.components(bases.draw(independent, GROUPS * count, self.latent_dim, generator), context)
+        return diagnose(pool, x.to(self.shift), count, partial(self.freeze, seed=seed, context=context), seed)
 
     def fit(self, x: Tensor | None = None, context: Tensor | None = None, **options: Any) -> MarginalFlow:
         """Fit to data, by default by forward Kullback-Leibler divergence; options: :func:`mf_manifold.training.fit`."""

@@ -14,6 +14,7 @@ from .backends import mixture_log_prob
 from .backends.dense import log_sum_exp
 from .distributions import KernelDistribution, ManifoldDistribution, check_names, check_params
 from .geometry import Shape
+from .interval import LogProbInterval, log_prob_interval
 from .kernel import Kernel, Params
 from .measure import Measure
 
@@ -88,9 +89,9 @@ class Mixture(ManifoldDistribution):
         if weight.ndim or not 0 <= float(weight.detach()) < 1:
             raise ValueError(f"Expected a background_weight in [0, 1), got {weight.tolist()}.")
 
-    def _reduce(self, x: Tensor, power: float = 1.0) -> Tensor:
-        """Log of the summed powers of the weighted components, without the background; (*S,*B,*E) -> (*S,*B)."""
-        params, log_weights = self.params, self.log_weights
+    def _reduce(self, x: Tensor, power: float = 1.0, log_weights: Tensor | None = None) -> Tensor:
+        """Log sum of powers of the components under their own or other weights, no background; (*S,*B,*E) -> (*S,*B)."""
+        params, log_weights = self.params, self.log_weights if log_weights is None else log_weights
         dtype = torch.promote_types(x.dtype, next(iter(params.values())).dtype)
         if dtype != x.dtype or any(v.dtype != dtype for v in params.values()):
             x, params = x.to(dtype), {k: v.to(dtype) for k, v in params.items()}
@@ -135,23 +136,38 @@ class Mixture(ManifoldDistribution):
         """Log of the components' joint weight, which a background leaves them."""
         return 0.0 if self.background is None else torch.log1p(-self.background_weight)
 
-    def log_prob_interval(self, x: Tensor, z: float = 1.96) -> tuple[Tensor, Tensor, Tensor]:
-        """Interval for the log density of the infinite mixture that the components were drawn from.
+    def log_prob_interval(self, x: Tensor, z: float = 1.96) -> LogProbInterval:
+        r"""Interval for the log density of the infinite mixture ``q* = E[pi q(x | w)] / E[pi]`` that the components estimate.
 
-        With the effective sample size ``n = exp(2 S1 - S2)`` of the streamed sums at powers 1 and 2, the squared
-        relative standard error is ``1/n - 1/M``, and ``log q`` is debiased by half of it. Only where n is above about 20 does
-        the normal interval hold; elsewhere ``log_prob`` is a lower bound in expectation. The formula is for independently drawn
-        components (``flow()``); those of ``flow.freeze()`` are spread evenly, for which the interval is too wide.
+        With responsibilities ``r_c = pi_c q(x | w_c) / sum_j pi_j q(x | w_j)`` and independently drawn components,
 
-        Returns:
-            lower limit, upper limit, effective number of components n; each (*S).
+        .. math:: Var \log q \approx \sum_c (r_c - \pi_c)^2, \quad
+                  E \log q - \log q^* \approx -\frac{1}{2} \sum_c (r_c^2 - \pi_c^2)
+
+        which are ``1/n - 1/M`` and minus half of it for equal weights, ``n = 1 / sum r_c^2`` being the effective number of
+        components. Normalised learned weights make a ratio of two means; the formulas are its delta method. A
+        background is not random: it scales both down by the components' share of the density.
+
+        The normal interval holds where ``trustworthy`` (n of at least 20); elsewhere ``log_prob`` is a lower bound in
+        expectation. Components of a frozen Sobol draw are spread more evenly than independent ones: the interval is
+        then too wide, and the correction too large.
+
+        Args:
+            x: points (*S,*E).
+            z: half width in standard errors; 1.96 covers 95 %.
+
+        Reference: Kish (1965), Survey Sampling, section 11.7 (n); Owen (2013), Monte Carlo theory, methods and examples,
+            section 9.2 (ratios).
+
+        >>> import geoopt, torch, mf_manifold as mf
+        >>> w = torch.randn(4096, 1, generator=torch.Generator().manual_seed(0))
+        >>> line = mf.kernel_for(geoopt.Euclidean(ndim=1), (1,))
+        >>> found = mf.Mixture(line, {"loc": w, "scale": torch.tensor([0.5])}).log_prob_interval(torch.zeros(1))
+        >>> exact = torch.distributions.Normal(0.0, 1.25 ** 0.5).log_prob(torch.tensor(0.0))
+        >>> bool(found.trustworthy), bool(found.lower < exact < found.upper)
+        (True, True)
         """
-        self._check(x)
-        log_q, log_square = self._reduce(x), self._reduce(x, power=2.0)
-        effective = torch.exp(2 * log_q - log_square)
-        variance = (1 / effective - 1 / self.n_components).clamp_min(0)
-        center = self._to_measure(log_q, x, None) + variance / 2
-        return center - z * variance.sqrt(), center + z * variance.sqrt(), effective
+        return log_prob_interval(self, x, z)
 
     def sample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:  # type: ignore[override]
         """Independent samples: a component by its weight, then a point of it; -> (*sample_shape,*B,*E)."""
@@ -185,12 +201,12 @@ class Mixture(ManifoldDistribution):
         return points
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Mixture:
-        """The same mixture with every tensor changed."""
+        """The same mixture with every tensor changed; parameters that passed their checks are not checked again."""
         background = self.background
         if background is not None:
             changed = {k: change(v) for k, v in background.params.items()}
             background = KernelDistribution(background.kernel, changed, background.measure, False, background.batch_shape)
-        return Mixture(
+        mixture = Mixture(
             self.kernel,
             {k: change(v) for k, v in self.params.items()},
             None if self.log_weights is None else change(self.log_weights),
@@ -198,12 +214,58 @@ class Mixture(ManifoldDistribution):
             background_weight=change(self.background_weight),
             measure=self.measure,
             backend=self.backend,
-            validate_args=self._validate_args,
+            validate_args=False,
+        )
+        mixture._validate_args = self._validate_args
+        return mixture
+
+    def weighted(self, log_weights: Tensor | None, index: Tensor | slice = slice(None)) -> Mixture:
+        """The components ``index`` of a single mixture under other weights, normalised anew; the background stays."""
+        params = {k: v if v.shape[0] == 1 else v[index] for k, v in self.params.items()}
+        return Mixture(
+            self.kernel,
+            params,
+            log_weights,
+            background=self.background,
+            background_weight=self.background_weight,
+            measure=self.measure,
+            backend=self.backend,
+            validate_args=False,
         )
 
-    def detach(self) -> Mixture:
-        """The same mixture without gradients."""
-        return self._map(Tensor.detach)
+    def rsample_stratified(self, n_per_component: int = 1, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Points of every component and their weights: ``sum_i weights_i f(points_i)`` estimates ``E f`` without bias.
+
+        Pathwise differentiable in the parameters and, through the weights, in ``log_weights`` and ``background_weight``. A
+        background counts as one more component.
+
+        Returns:
+            points (n,*B,*E) and weights (n,*B), which sum to 1 over n = ``n_per_component`` times the number of components.
+
+        Raises:
+            NotImplementedError: the kernel has no pathwise samples.
+        """
+        if not self.kernel.has_rsample:
+            raise NotImplementedError(
+                f"Expected a kernel with pathwise samples, got {self.kernel.name}, whose sampler has no gradients. "
+                f"Choose another kernel of {self.manifold.name}."
+            )
+        shape = (*self.batch_shape, self.n_components)
+        points = self.kernel.rsample(self.kernel.expand(self.params, shape), (n_per_component,), generator)
+        equal = torch.full(shape, 1 / self.n_components, dtype=points.dtype, device=points.device)
+        weights, axis = equal if self.log_weights is None else self.log_weights.exp(), len(shape)
+        if self.background is not None:
+            share = self.background_weight.expand(*self.batch_shape, 1)
+            covering = self.background.sample((n_per_component, *share.shape), generator).to(points)
+            points, weights = torch.cat([points, covering], axis), torch.cat([(1 - share) * weights, share], -1)
+        repeats = (n_per_component, *(1 for _ in self.batch_shape))
+        return points.movedim(axis, 1).flatten(0, 1), weights.movedim(-1, 0).repeat(repeats) / n_per_component
+
+    def detach(self, validate_args: bool | None = None) -> Mixture:
+        """The same mixture without gradients; ``validate_args=False`` also skips the checks of points."""
+        mixture = self._map(Tensor.detach)
+        mixture._validate_args = self._validate_args if validate_args is None else validate_args
+        return mixture
 
     def to(self, *args: Any, **options: Any) -> Mixture:
         """The same mixture in another dtype or on another device, as :meth:`torch.Tensor.to`."""

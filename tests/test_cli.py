@@ -17,7 +17,7 @@ import torch
 from typer.testing import CliRunner
 
 import mf_manifold as mf
-from mf_manifold import density
+from mf_manifold import bandwidth
 from mf_manifold.cli.app import app
 
 PLACES = ["--manifold", "sphere", "--columns", "latitude,longitude", "--units", "degrees"]
@@ -145,7 +145,8 @@ def test_samples_and_scores_are_the_same_for_the_same_seed(fitted: Path, tmp_pat
 def test_a_flow_is_frozen_once_and_for_all(tmp_path: Path) -> None:
     angles, run = tmp_path / "angles.npy", tmp_path / "run"
     np.save(angles, np.random.default_rng(0).normal(170, 20, (80, 1)))
-    options = ["--manifold", "torus", "--units", "degrees", "--max-seconds", "0.5", "--components", "256", "--device", "cpu"]
+    options = ["--manifold", "torus", "--units", "degrees", "--max-seconds", "0.5", "--device", "cpu"]
+    options += ["--estimator", "flow", "--components", "256"]
     reported = json.loads(succeed("fit", angles, *options, "-o", run, "--json").stdout)
     assert (reported["components"], reported["held_out_rows"], reported["training_rows"]) == (256, 8, 72)
     assert json.loads((run / "run.json").read_text())["frozen"] == {"components": 256, "seed": 0}
@@ -326,15 +327,15 @@ def test_new_files_are_checked_like_the_first(fitted: Path, tmp_path: Path) -> N
 
 def _interrupt_at(call: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Press Ctrl-C at a step of the fit."""
-    evaluate, calls = density._Search.evaluate, []
+    evaluate, calls = bandwidth.Search.evaluate, []
 
-    def interrupted(self: density._Search, k: int, h: float) -> float:
-        calls.append(h)
+    def interrupted(self: bandwidth.Search, level: Any, **record: float) -> float:
+        calls.append(level)
         if len(calls) == call:
             raise KeyboardInterrupt
-        return evaluate(self, k, h)
+        return evaluate(self, level, **record)
 
-    monkeypatch.setattr(density._Search, "evaluate", interrupted)
+    monkeypatch.setattr(bandwidth.Search, "evaluate", interrupted)
 
 
 def test_ctrl_c_leaves_the_best_model_as_a_run(csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -378,3 +379,58 @@ def test_the_process_ends_with_the_exit_code_and_clean_streams(tmp_path: Path) -
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("error: Expected a run folder") and done.stderr.count("\n") == 1
+
+
+def test_a_stopped_flow_resumes_as_if_nothing_had_happened(
+    csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mf_manifold.training.run import Run
+
+    small = lambda *a: mf.MarginalFlow(*a, n_components=32, hidden=(8, 8), n_frequencies=2)  # noqa: E731
+    monkeypatch.setattr("mf_manifold.cli.fit._new_model", lambda _, c, k, o: small(c.manifold, c.point_shape, k))
+    monkeypatch.setattr("mf_manifold.cli.fit.STEPS", 60)
+    arguments = ["fit", csv, *PLACES, "--estimator", "flow", "--components", "64", "--json", "--device", "cpu"]
+    whole = json.loads(succeed(*arguments, "-o", tmp_path / "whole").stdout)
+    original = Run.advance
+
+    def stopping(self: Run) -> float:
+        if self.step == 5:
+            raise KeyboardInterrupt
+        return original(self)
+
+    monkeypatch.setattr(Run, "advance", stopping)
+    stopped = mfm(*arguments, "-o", tmp_path / "run")
+    assert stopped.exit_code == 130 and "--resume continues it" in stopped.stderr
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["finished"] is False
+    monkeypatch.setattr(Run, "advance", original)
+    fail("--resume continues it", *arguments, "-o", tmp_path / "run")
+    resumed = json.loads(succeed(*arguments, "-o", tmp_path / "run", "--resume").stdout)
+    assert resumed["held_out_mean_log_prob"] == whole["held_out_mean_log_prob"]
+    names = ["history.jsonl", "model.safetensors", "run.json"]
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == names
+    fail("found none: leave out --resume", *arguments, "-o", tmp_path / "run", "--resume")
+    fail("--estimator flow only", *arguments, "-o", tmp_path / "run", "--resume", "--estimator", "kde")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--estimator", "anchored"],
+        ["--estimator", "mixture", "--components", "3"],
+        ["--estimator", "kde", "--bandwidth", "multiscale"],
+        ["--estimator", "kde", "--bandwidth", "local"],
+    ],
+    ids=lambda options: options[-1],
+)
+def test_every_estimator_fits_scores_and_samples(options: list[str], csv: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    reported = json.loads(succeed("fit", csv, *PLACES, *options, "--max-seconds", "5", "-o", run, "--json").stdout)
+    assert np.isfinite(reported["held_out_mean_log_prob"])
+    succeed("score", run, csv, "-o", tmp_path / "s.csv")
+    succeed("sample", run, "-n", "10", "-o", tmp_path / "x.csv")
+
+
+def test_options_of_another_estimator_are_refused(csv: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    fail("--estimator flow or mixture", "fit", csv, *PLACES, "--components", "9", "-o", run)
+    fail("--estimator kde only", "fit", csv, *PLACES, "--bandwidth", "single", "-o", run)

@@ -96,9 +96,9 @@ def test_interval_covers_the_infinite_mixture() -> None:
     x = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
     exact = torch.distributions.Normal(0.0, math.sqrt(1.25)).log_prob(x.squeeze(-1))
     intervals = [linear_gaussian(256, seed).log_prob_interval(x) for seed in range(400)]
-    hits = torch.stack([(low < exact) & (exact < high) for low, high, _ in intervals]).double().mean(0)
+    hits = torch.stack([(found.lower < exact) & (exact < found.upper) for found in intervals]).double().mean(0)
     assert ((hits > 0.9) & (hits < 0.99)).all()
-    effective = intervals[0][2]
+    effective = intervals[0].n_effective
     assert ((effective > 20) & (effective < 256)).all()
 
 

@@ -127,15 +127,16 @@ def test_wider_dtype_wins() -> None:
 
 def test_interval_has_the_stated_form() -> None:
     x, mix = fisher(9)["loc"], mixture(200)
-    low, high, effective = mix.log_prob_interval(x, z=2.0)
+    found = mix.log_prob_interval(x, z=2.0)
     q = mf.KernelDistribution(mix.kernel, mix.params).log_prob(x.unsqueeze(1)).exp()
     exact = q.sum(1).square() / q.square().sum(1)
-    torch.testing.assert_close(effective, exact)
+    torch.testing.assert_close(found.n_effective, exact)
     variance = 1 / exact - 1 / 200
-    torch.testing.assert_close((high - low) / 4, variance.sqrt())
-    torch.testing.assert_close((high + low) / 2, mix.log_prob(x) + variance / 2)
+    torch.testing.assert_close((found.upper - found.lower) / 4, variance.sqrt())
+    torch.testing.assert_close((found.upper + found.lower) / 2, mix.log_prob(x) + variance / 2)
+    assert torch.equal(found.trustworthy, exact >= 20)
     shifted = mixture(200, measure="normalized").log_prob_interval(x, z=2.0)
-    torch.testing.assert_close(shifted[0] - low, torch.full((9,), math.log(4 * math.pi), dtype=F64))
+    torch.testing.assert_close(shifted.lower - found.lower, torch.full((9,), math.log(4 * math.pi), dtype=F64))
 
 
 def test_interval_covers_the_infinite_mixture() -> None:
@@ -149,9 +150,9 @@ def test_interval_covers_the_infinite_mixture() -> None:
     for seed in range(400):
         loc = prior.sample((256,), generator=generator_for(seed))
         mix = mf.Mixture(kernel, {"loc": loc, "concentration": real(b)})
-        low, high, effective = mix.log_prob_interval(pole)
-        covered += int(low <= exact <= high)
-        assert effective > 20
+        found = mix.log_prob_interval(pole)
+        covered += int(found.lower <= exact <= found.upper)
+        assert found.trustworthy
     assert abs(covered - 380) / math.sqrt(400 * 0.95 * 0.05) < critical_z()
 
 

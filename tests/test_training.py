@@ -50,8 +50,7 @@ def assert_same_weights(a: mf.MarginalFlow, b: mf.MarginalFlow) -> None:
         assert torch.equal(value, b.state_dict()[name]), name
 
 
-@pytest.mark.parametrize("base", ["sobol", "uniform", "gaussian"])
-@pytest.mark.parametrize("stop", [1, 7, 20, 39])
+@pytest.mark.parametrize(("base", "stop"), [("sobol", 1), ("uniform", 7), ("gaussian", 20), ("sobol", 39)])
 def test_a_stopped_run_resumes_to_the_bit(base: str, stop: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, original = fit(flow(base=base)), Run.advance
 
@@ -76,7 +75,6 @@ def test_a_stopped_run_resumes_to_the_bit(base: str, stop: int, tmp_path: Path, 
 def test_a_killed_process_resumes_to_the_bit(tmp_path: Path) -> None:
     command = [sys.executable, "-c", SCRIPT]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run([*command, str(tmp_path / "whole")], check=True, env=environment)
     process = subprocess.Popen([*command, str(tmp_path / "killed")], env=environment)
     state = tmp_path / "killed" / "training.safetensors"
     while not state.exists() and process.poll() is None:
@@ -85,7 +83,8 @@ def test_a_killed_process_resumes_to_the_bit(tmp_path: Path) -> None:
     process.send_signal(signal.SIGKILL)
     process.wait()
     subprocess.run([*command, str(tmp_path / "killed")], check=True, env=environment)
-    assert_same_weights(mf.load(tmp_path / "killed"), mf.load(tmp_path / "whole"))
+    whole = flow().fit(points(), max_steps=200, patience=1000, batch_size=128, progress=False)
+    assert_same_weights(mf.load(tmp_path / "killed"), whole)
 
 
 def test_resuming_a_finished_run_changes_nothing(tmp_path: Path) -> None:
@@ -103,7 +102,7 @@ def test_a_state_of_another_run_is_refused(tmp_path: Path) -> None:
         fit(flow(), resume=True)
     state = tmp_path / "training.safetensors"
     state.write_bytes(state.read_bytes()[:-100])
-    with pytest.raises(ValueError, match="damaged.*Delete it"):
+    with pytest.raises(ValueError, match=r"damaged.*Delete it"):
         fit(flow(), checkpoint=tmp_path, resume=True)
 
 
@@ -113,7 +112,8 @@ def test_a_loss_that_is_not_finite_names_parameter_and_rows_and_keeps_the_best(t
         return loss if batch.progress < 0.5 or batch.progress == 1 else loss * (model.network[1].weight.sum() * torch.nan)
 
     model = flow()
-    with pytest.raises(FloatingPointError, match=r"at step 20.*gradient of network\.1\.weight.*128 points, whose first rows are"):
+    message = r"at step 20.*gradient of network\.1\.weight.*128 points, whose first rows are"
+    with pytest.raises(FloatingPointError, match=message):
         fit(model, objective=breaks, checkpoint=tmp_path)
     assert all(torch.isfinite(p).all() for p in model.parameters())
     assert_same_weights(mf.load(tmp_path), model)
@@ -125,7 +125,7 @@ def test_a_gradient_that_is_not_finite_stops_too() -> None:
         zero = model.network[1].bias.sum() * 0
         return losses.forward_kl(model, batch) + torch.where(zero == 0, 0.0, zero.sqrt() / zero)
 
-    with pytest.raises(FloatingPointError, match="got loss .*gradient of network"):
+    with pytest.raises(FloatingPointError, match=r"got loss .*gradient of network"):
         fit(flow(), objective=breaks)
 
 

@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from .. import __version__
-from . import fit, kernels, plot, sample, score
+from . import benchmark, fit, kernels, plot, sample, score
 from .output import note
 
 
@@ -60,3 +60,4 @@ app.command("score")(score.score)
 app.command("sample")(sample.sample)
 app.command("plot")(plot.plot_density)
 app.command("list")(kernels.list_kernels)
+app.command("benchmark")(benchmark.benchmark)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .options import (
+    BandwidthName,
     Data,
     Device,
     DropMissing,
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from ..mixture import Mixture
 
 FROZEN_COMPONENTS = 16384
+STEPS = 2000  # of a flow's schedule
+MIXTURE_COMPONENTS = 50
 
 
 def fit(
@@ -39,16 +42,24 @@ def fit(
     output: Annotated[Path, typer.Option("--output", "-o", help="Run folder to write.", show_default=False)],
     columns: Annotated[str | None, typer.Option(help="Columns, comma-separated and in order; default: all.")] = None,
     units: Annotated[UnitName | None, typer.Option(help="Units of the columns; required for angles.")] = None,
-    estimator: Annotated[EstimatorName, typer.Option(help="Marginal flow, or kernel density estimate.")] = "flow",
+    estimator: Annotated[
+        EstimatorName,
+        typer.Option(help="Marginal flow from noise or anchored at the data, kernel density estimate, or EM mixture."),
+    ] = "anchored",
     kernel: Annotated[str | None, typer.Option(help="Kernel, see mf-manifold list; default: the manifold's.")] = None,
     max_seconds: Annotated[float | None, typer.Option(min=0.1, help="End with the best model after this time.")] = None,
     components: Annotated[
-        int | None, typer.Option(min=1, help=f"Components that a flow is frozen to; default: {FROZEN_COMPONENTS}.")
+        int | None,
+        typer.Option(min=1, help=f"Of a mixture (default: {MIXTURE_COMPONENTS}), or of a frozen flow ({FROZEN_COMPONENTS})."),
+    ] = None,
+    bandwidth: Annotated[
+        BandwidthName | None, typer.Option(help="Widths of a kernel density estimate; default: adaptive.", show_default=False)
     ] = None,
     test_fraction: Annotated[float, typer.Option(min=0.01, max=0.4, help="Share of rows held out.")] = 0.1,
     drop_missing: DropMissing = False,
     distinct: Annotated[bool, typer.Option("--distinct", help="Remove rows that repeat an earlier row.")] = False,
     seed: Seed = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue a flow's fit that was stopped or killed.")] = False,
     device: Device = "auto",
     as_json: Json = False,
     quiet: Quiet = False,
@@ -57,16 +68,24 @@ def fit(
     """Fit a density to the rows of a table and report its log-likelihood on held-out rows."""
     from .runs import UNFINISHED, check_new_run, write_run
 
-    check_new_run(output, force)
+    if resume and estimator != "flow":
+        raise ValueError(f"Expected --resume with --estimator flow only: a fit of {estimator} is repeated from the start.")
+    check_new_run(output, force, resume)
     target = torch_device(device)
-    if components is not None and estimator == "kde":
-        raise ValueError("Expected --components with --estimator flow only: the components of kde are the data.")
+    if components is not None and estimator in ("kde", "anchored"):
+        raise ValueError(f"Expected --components with --estimator flow or mixture: the components of {estimator} are the data.")
+    if bandwidth is not None and estimator != "kde":
+        raise ValueError(f"Expected --bandwidth with --estimator kde only, got --estimator {estimator}.")
     coordinates, points, counts = _points(data, manifold, columns, units, drop_missing, distinct)
     train, test = _split(points.to(target), seed, test_fraction)
-    model = _new_model(estimator, coordinates, kernel).to(target)
+    own: dict[str, Any] = {} if bandwidth is None else {"bandwidth": bandwidth}
+    if estimator == "mixture":
+        own["n_components"] = components or MIXTURE_COMPONENTS
+    model = _new_model(estimator, coordinates, kernel, own).to(target)
     options: dict[str, Any] = {"seed": seed, "max_seconds": max_seconds, "progress": not quiet and sys.stderr.isatty()}
     if estimator == "flow":  # as many rows choose the model as test it
         options["validation_fraction"] = test_fraction / (1 - test_fraction)
+        options |= {"resume": resume, "max_steps": STEPS}
     start = time.monotonic()
     code = _fit(model, train, output / UNFINISHED, options)
     seconds = time.monotonic() - start
@@ -87,7 +106,8 @@ def fit(
     write_run(output, description)
     report({"run": str(output), **metrics}, as_json=as_json, quiet=quiet)
     if code:
-        note(f"stopped; the best model so far is in {output}")
+        more = "; --resume continues it" if estimator == "flow" else ""
+        note(f"stopped; the best model so far is in {output}{more}")
         raise typer.Exit(code)
 
 
@@ -114,11 +134,11 @@ def _split(points: Tensor, seed: int, test_fraction: float) -> tuple[Tensor, Ten
     return points[train], points[test]
 
 
-def _new_model(estimator: EstimatorName, coordinates: Coordinates, kernel: str | None) -> Any:
+def _new_model(estimator: EstimatorName, coordinates: Coordinates, kernel: str | None, options: dict[str, Any]) -> Any:
     import mf_manifold as mf
 
-    cls = mf.MarginalFlow if estimator == "flow" else mf.KernelDensity
-    return cls(coordinates.manifold, coordinates.point_shape, kernel)
+    names = {"flow": "MarginalFlow", "anchored": "AnchoredFlow", "kde": "KernelDensity", "mixture": "KernelMixture"}
+    return getattr(mf, names[estimator])(coordinates.manifold, coordinates.point_shape, kernel=kernel, **options)
 
 
 def _held_out(mixture: Mixture, test: Tensor) -> dict[str, Any]:

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 ManifoldName = Literal["sphere", "torus", "spd", "euclidean"]
 UnitName = Literal["degrees", "radians", "cartesian", "matrix"]
-EstimatorName = Literal["flow", "kde"]
+EstimatorName = Literal["flow", "anchored", "kde", "mixture"]
+BandwidthName = Literal["adaptive", "single", "multiscale", "combined", "local"]
 DeviceName = Literal["auto", "cpu", "cuda"]
 
 Data = Annotated[Path, typer.Argument(help="Table of points: .csv, .npy or .parquet.", show_default=False)]

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .. import load
 from ..checkpoint import FILE_NAME, atomic_path
 from ..coordinates import Coordinates, coordinates_for
+from ..training.history import FILE_NAME as HISTORY
+from ..training.state import FILE_NAME as STATE
 from .output import finite
 
 if TYPE_CHECKING:
@@ -43,15 +46,20 @@ class _Description(NamedTuple):
     model_sha256: str
 
 
-def check_new_run(folder: Path, force: bool) -> None:
-    """Check the folder of a new run before the fit, which makes it.
+def check_new_run(folder: Path, force: bool, resume: bool = False) -> None:
+    """Check the folder of a new run, or of one to resume, before the fit, which makes it.
 
     Raises:
         ValueError: it is a file, it cannot be written, or it has contents and ``force`` is false.
     """
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"Expected the name of a run folder, got {folder}, which is a file.")
-    if folder.is_dir() and any(folder.iterdir()) and not force:
+    unfinished = (folder / UNFINISHED / STATE).exists()
+    if resume and not unfinished:
+        raise ValueError(f"Expected a run that was stopped in {folder}, found none: leave out --resume to start one.")
+    if unfinished and not resume and not force:
+        raise ValueError(f"The output {folder} holds a run that was stopped: --resume continues it, --force starts anew.")
+    if folder.is_dir() and any(folder.iterdir()) and not (force or resume):
         raise ValueError(f"The output {folder} exists: give another name, or --force to overwrite its run.")
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
@@ -59,11 +67,18 @@ def check_new_run(folder: Path, force: bool) -> None:
 
 
 def write_run(folder: Path, description: dict[str, Any]) -> None:
-    """Move the fitted model into its place and write ``run.json``, which names the model by its hash."""
-    staged = folder / UNFINISHED / FILE_NAME
-    digest = _sha256(staged)
-    os.replace(staged, folder / FILE_NAME)
-    staged.parent.rmdir()
+    """Put the fitted model and its history in their place and write ``run.json``, which names the model by its hash.
+
+    What a stopped run needs to resume stays in ``unfinished``.
+    """
+    staging = folder / UNFINISHED
+    digest = _sha256(staging / FILE_NAME)
+    for name in (FILE_NAME, HISTORY):
+        if (staging / name).exists():
+            with atomic_path(folder / name) as temporary:
+                shutil.copyfile(staging / name, temporary)
+    if description["finished"] or not (staging / STATE).exists():
+        shutil.rmtree(staging)
     content = {"format": RUN_FORMAT, **description, "versions": _versions(), "model_sha256": digest}
     with atomic_path(folder / RUN_FILE) as temporary:
         temporary.write_text(json.dumps(finite(content), indent=2) + "\n", encoding="utf-8")

@@ -14,7 +14,7 @@ from torch.distributions import constraints
 
 from ..geometry import Shape
 from ..kernel import Kernel, Params
-from .covariance import cholesky_logdet, covariance_from_raw, covariance_option, num_covariance_raw
+from .covariance import cholesky_logdet, covariance_from_raw, covariance_option, num_covariance_raw, pushed
 
 
 class Line(NamedTuple):
@@ -96,6 +96,14 @@ class AmbientNormal(Kernel):
             return {"loc": points, "scale": scale}
         eye = torch.eye(points.shape[-1], dtype=points.dtype, device=points.device)
         return {"loc": points, "covariance_matrix": scale.square()[..., None, None] * eye}
+
+    def around(self, points: Tensor, covariance: Tensor) -> Params:
+        if self.covariance == "isotropic":
+            return super().around(points, covariance)
+        frame = self.manifold.frame(points)
+        across = torch.eye(points.shape[-1], dtype=points.dtype, device=points.device) - frame @ frame.mT
+        variance = covariance.diagonal(dim1=-2, dim2=-1).mean(-1)
+        return {"loc": points, "covariance_matrix": pushed(covariance, frame) + variance[..., None, None] * across}
 
     @property
     def num_raw_shape(self) -> int:

@@ -11,11 +11,13 @@ from torch import Tensor
 from ..backends.bilinear import Bilinear
 from ..geometry import Shape
 from ..kernel import Kernel, Params, register_kernel
-from .covariance import cholesky_logdet
+from ..numerics.linalg import svec
+from .covariance import cholesky_logdet, coordinate_change, pushed, whitening
 from .diagonal_or_full import DiagonalOrFull
 from .shares import shares
 from .stein import stein_loss
 
+PROBE = 0.1  # standard deviations over which the change of coordinates is taken to be linear
 ROUNDING = 64 * torch.finfo(torch.float64).eps  # relative spreads below this are those of equal coordinates
 
 
@@ -49,18 +51,33 @@ class CoordinateNormal(DiagonalOrFull):
             log_det = cholesky_logdet(factor)
         return (-white.square().sum(-1) / 2 - log_det - self.dim / 2 * math.log(2 * math.pi)).to(x.dtype)
 
+    def own_covariance(self, points: Tensor, covariance: Tensor) -> Tensor:
+        wide, covariance = points.double(), covariance.double()
+        steps = PROBE * covariance.diagonal(dim1=-2, dim2=-1).mean(-1).sqrt()
+        change = coordinate_change(self.manifold, wide, steps, self.coordinates)
+        return pushed(covariance, change).to(points.dtype)
+
     def bilinear(self, x: Tensor, w: Params) -> Bilinear | None:
-        if self.covariance != "diagonal":
-            return None
         w = self.expand(w, self.batch_shape(w))
         v, c = self.coordinates(x).double(), self.coordinates(w["loc"]).double()
         shift = c.detach().mean(0)  # products of centred features keep digits that far-off data would lose
         v, c = v - shift, c - shift
+        if self.covariance == "full":
+            return self._full_form(v, c, w["covariance_matrix"], self._base_ratio(x))
         precision = w["scale"].double().pow(-2).expand(-1, self.dim)
         phi = torch.cat([v, v.square(), torch.ones_like(v[:, :1])], dim=-1)
         psi = torch.cat([precision * c, -precision / 2, -(precision * c.square()).sum(-1, keepdim=True) / 2], dim=-1)
         bias = precision.log().sum(-1) / 2 - self.dim / 2 * math.log(2 * math.pi)
         return Bilinear(phi, psi, bias, self._base_ratio(x))
+
+    def _full_form(self, v: Tensor, c: Tensor, covariance: Tensor, offset: Tensor) -> Bilinear:
+        inverse, half_log_det = whitening(covariance)
+        white = (inverse @ c.unsqueeze(-1)).squeeze(-1)
+        linear = (inverse.mT @ white.unsqueeze(-1)).squeeze(-1)
+        phi = torch.cat([v, svec(v.unsqueeze(-1) * v.unsqueeze(-2))], dim=-1)
+        psi = torch.cat([linear, -svec(inverse.mT @ inverse) / 2], dim=-1)
+        bias = -half_log_det - white.square().sum(-1) / 2 - self.dim / 2 * math.log(2 * math.pi)
+        return Bilinear(phi, psi, bias, offset)
 
     def rsample(self, w: Params, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
         center = self.coordinates(w["loc"])
@@ -105,17 +122,21 @@ class CoordinateNormal(DiagonalOrFull):
         return ((stein_loss(own, target, own - target) + white.square().sum(-1)) / 2).to(w["loc"].dtype)
 
     def fit(self, x: Tensor, weights: Tensor | None = None) -> Params:
-        v, share = self.coordinates(x).double(), shares(x, weights)
+        return {name: value[0] for name, value in self.fit_many(x, shares(x, weights).unsqueeze(1)).items()}
+
+    def fit_many(self, x: Tensor, weights: Tensor) -> Params:
+        v, share = self.coordinates(x).double(), (weights.double() / weights.double().sum(0)).mT
         center = share @ v
-        loc, away = self.rounded(self.from_coordinates(center), x), v - center
-        scale = (share @ away.square()).sqrt()
+        loc = self.rounded(self.from_coordinates(center), x)
+        away = v - center.unsqueeze(1)
+        scale = (share.unsqueeze(-1) * away.square()).sum(1).sqrt()
         self._demand_spread(bool((scale > ROUNDING * center.abs()).all()), scale)
         if self.covariance == "diagonal":
             return {"loc": loc, "scale": scale.to(x)}
-        unit = away / scale * share.sqrt().unsqueeze(-1)
+        unit = away / scale.unsqueeze(1) * share.sqrt().unsqueeze(-1)
         correlation = unit.mT @ unit
-        self._demand_spread(float(torch.linalg.eigvalsh(correlation)[0]) > self.dim * ROUNDING, scale)
-        return {"loc": loc, "covariance_matrix": (scale.unsqueeze(-1) * correlation * scale).to(x)}
+        self._demand_spread(float(torch.linalg.eigvalsh(correlation)[..., 0].amin()) > self.dim * ROUNDING, scale)
+        return {"loc": loc, "covariance_matrix": (scale.unsqueeze(-1) * correlation * scale.unsqueeze(-2)).to(x)}
 
     def _demand_spread(self, enough: bool, scale: Tensor) -> None:
         if not enough:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import geoopt
 import torch
 from torch import Tensor
 from torch.distributions import constraints
+
+from .. import geometry
 
 if TYPE_CHECKING:
     from ..kernel import Kernel
@@ -53,6 +57,28 @@ def unit_lower(raw: Tensor, n: int) -> Tensor:
     unit = torch.eye(n, dtype=raw.dtype, device=raw.device).expand(*raw.shape[:-1], n, n).clone()
     unit[..., rows, cols] = torch.tanh(raw)
     return unit
+
+
+def coordinate_change(
+    manifold: geoopt.Manifold, points: Tensor, steps: Tensor, coordinates: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Derivative of other coordinates by orthonormal ones at ``points``, from central differences along geodesics.
+
+    Shapes: points (*B,*E), steps (*B) -> (*B,d,d).
+    """
+    dim = geometry.intrinsic_dim(manifold, tuple(points.shape[steps.ndim :]))
+    columns = []
+    for axis in torch.eye(dim, dtype=points.dtype, device=points.device):
+        v = geometry.from_coords(manifold, points, steps.unsqueeze(-1) * axis)
+        ends = [coordinates(geometry.expmap(manifold, points, u)) for u in (v, -v)]
+        columns.append((ends[0] - ends[1]) / (2 * steps.unsqueeze(-1)))
+    return torch.stack(columns, dim=-1)
+
+
+def pushed(covariance: Tensor, change: Tensor) -> Tensor:
+    """The covariance of a linear image; (*B,d,d), (*B,m,d) -> (*B,m,m), symmetric to the last digit."""
+    image = change @ covariance @ change.mT
+    return (image + image.mT) / 2
 
 
 def cholesky_logdet(factor: Tensor) -> Tensor:

@@ -51,6 +51,16 @@ class DiagonalOrFull(Kernel):
         eye = torch.eye(self.dim, dtype=points.dtype, device=points.device)
         return {"loc": points, "covariance_matrix": scale.square()[..., None, None] * eye}
 
+    def around(self, points: Tensor, covariance: Tensor) -> Params:
+        covariance = self.own_covariance(points, covariance)
+        if self.covariance == "diagonal":
+            return {"loc": points, "scale": covariance.diagonal(dim1=-2, dim2=-1).sqrt()}
+        return {"loc": points, "covariance_matrix": covariance}
+
+    def own_covariance(self, points: Tensor, covariance: Tensor) -> Tensor:
+        """The covariance of the kernel's coordinates where that of orthonormal ones at ``points`` is given; (*B,d,d)."""
+        return covariance
+
     @property
     def num_raw_shape(self) -> int:
         return self.dim if self.covariance == "diagonal" else num_covariance_raw(self.dim)

@@ -239,6 +239,13 @@ class HyperbolicWrappedNormal(Kernel):
         eye = torch.eye(self.dim, dtype=points.dtype, device=points.device)
         return {"loc": points, "covariance_matrix": scale.square()[..., None, None] * eye}
 
+    def around(self, points: Tensor, covariance: Tensor) -> Params:
+        if self.covariance == "isotropic":
+            return super().around(points, covariance)
+        if self.covariance == "diagonal":
+            return {"loc": points, "scale": covariance.diagonal(dim1=-2, dim2=-1).sqrt().clamp_max(self.max_scale)}
+        return {"loc": points, "covariance_matrix": covariance}
+
     @property
     def num_raw_shape(self) -> int:
         return {"isotropic": 1, "diagonal": self.dim, "full": num_covariance_raw(self.dim)}[self.covariance]

@@ -14,6 +14,8 @@ from ..kernel import Params
 from .shares import shares
 from .zonal import unit
 
+SECANTS = 24
+
 
 def weighted(x: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
     """Unit vectors in float64 and weights (N) that sum to one."""
@@ -21,21 +23,38 @@ def weighted(x: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
 
 
 def mean_direction(x: Tensor, a: Tensor) -> Tensor:
-    """The projected weighted mean; the first axis where it vanishes."""
+    """The projected weighted mean of points (N,D), weights (*B,N); the first axis where it vanishes; -> (*B,D)."""
     mean = a @ x
-    length = mean.norm()
+    length = mean.norm(dim=-1, keepdim=True)
     axis = torch.zeros_like(mean)
-    axis[0] = 1.0
+    axis[..., 0] = 1.0
     return torch.where(length > 1e-15, mean / length.clamp_min(1e-300), axis)
 
 
 def root(increasing: Callable[[Tensor], Tensor], low: float, high: float, like: Tensor) -> Tensor:
-    """Where an increasing function of a positive number changes its sign, within [low, high], by bisection of the logarithm."""
-    ends = [torch.tensor(math.log(v), dtype=torch.float64, device=like.device) for v in (low, high)]
+    """Where increasing functions of positive numbers change their signs, within [low, high].
+
+    Secants in the logarithm, which few steps take to rounding for functions that look like a logarithm; if they do not get
+    there, bisection.
+
+    Shapes: as many functions as ``like`` (*B) has entries -> (*B).
+    """
+    below, above = (torch.full(like.shape, math.log(v), dtype=torch.float64, device=like.device) for v in (low, high))
+    here, before, value_before = (below + above) / 2, below, torch.full_like(below, -torch.inf)
+    for _ in range(SECANTS):
+        value = increasing(here.exp())
+        below, above = torch.where(value > 0, below, here), torch.where(value > 0, here, above)
+        slope = (value - value_before) / (here - before)
+        there = here - value / torch.where(torch.isfinite(slope) & (slope > 0), slope, 1.0)
+        there = torch.where((there > below) & (there < above), there, (below + above) / 2)
+        before, value_before, here = here, value, torch.where(value == 0, here, there)
+        if bool(((here - before).abs() <= 1e-13 * here.abs().clamp_min(1.0)).all()):
+            return here.exp()
     for _ in range(64):
-        middle = (ends[0] + ends[1]) / 2
-        ends[int(increasing(middle.exp()) > 0)] = middle
-    return ((ends[0] + ends[1]) / 2).exp()
+        middle = (below + above) / 2
+        beyond = increasing(middle.exp()) > 0
+        below, above = torch.where(beyond, below, middle), torch.where(beyond, middle, above)
+    return ((below + above) / 2).exp()
 
 
 def climb(value: Callable[[Params], Tensor], move: Callable[[Params, Tensor], Params], start: Params, dim: int) -> Params:

@@ -16,6 +16,9 @@ from ..geometry import Shape
 from ..kernel import Kernel, OnManifold, Params, kernel_for
 from ..measure import own_kinds
 from ..model import Model, model_of
+from .covariance import coordinate_change, pushed
+
+PROBE = 1e-2  # length of the geodesics that show how frames of the model are turned
 
 
 class ModelKernel(Kernel):
@@ -134,9 +137,24 @@ class ModelKernel(Kernel):
     def fit(self, x: Tensor, weights: Tensor | None = None) -> Params:
         return self._out_of(self.base.fit(self._at(x), weights), x.dtype)
 
+    def fit_many(self, x: Tensor, weights: Tensor) -> Params:
+        return self._out_of(self.base.fit_many(self._at(x), weights), x.dtype)
+
     def centered(self, points: Tensor, scale: Tensor) -> Params:
         scale = self.model.widened(scale)
         w = self.base.centered(self._at(points), scale / self._unit.to(scale))
+        return self._with_points(self._out_of(w, points.dtype), points)
+
+    def around(self, points: Tensor, covariance: Tensor) -> Params:
+        # geodesics are those of the model, so that differences along them are exact at any step
+        wide, there = self.model.widened(points), self._at(points)
+        base, steps = self.base.manifold, torch.full_like(wide.flatten(covariance.ndim - 2)[..., 0], PROBE)
+
+        def coordinates(x: Tensor) -> Tensor:
+            return geometry.to_coords(base, there, geometry.logmap(base, there, self.model.to_model(x)))
+
+        change = coordinate_change(self.manifold, wide, steps, coordinates)
+        w = self.base.around(there, pushed(self.model.widened(covariance), change))
         return self._with_points(self._out_of(w, points.dtype), points)
 
     def _with_points(self, w: Params, points: Tensor) -> Params:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
@@ -101,7 +102,8 @@ class ProductKernel(Kernel):
         return Bilinear(torch.cat(phi, dim=-1), torch.cat(psi, dim=-1), sum(bias), sum(offset))
 
     def rsample(self, w: Params, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
-        batch, dtype = tuple(self.batch_shape(w)), next(iter(w.values())).dtype
+        batch = tuple(self.batch_shape(w))
+        dtype = next((value.dtype for value in w.values()), torch.get_default_dtype())
         draws = []
         for i, part in enumerate(self.parts):
             own = part.expand(self._part(w, i), batch)
@@ -132,12 +134,23 @@ class ProductKernel(Kernel):
         values = zip(self.parts, split(self.manifold, x), strict=True)
         return self._numbered([part.fit(value, weights) for part, value in values])
 
+    def fit_many(self, x: Tensor, weights: Tensor) -> Params:
+        values = zip(self.parts, split(self.manifold, x), strict=True)
+        return self._numbered([part.fit_many(value, weights) for part, value in values])
+
     def _numbered(self, parts: list[Params]) -> Params:
         return {f"{k}_{i}": v for i, part in enumerate(parts) for k, v in part.items()}
 
     def centered(self, points: Tensor, scale: Tensor) -> Params:
         values = split(self.manifold, points)
         return self._numbered([part.centered(v, scale) for part, v in zip(self.parts, values, strict=True)])
+
+    def around(self, points: Tensor, covariance: Tensor) -> Params:
+        """Independent bumps of the parts: the blocks of the covariance on its diagonal."""
+        ends = list(itertools.accumulate(part.dim for part in self.parts))
+        blocks = [covariance[..., e - p.dim : e, e - p.dim : e] for p, e in zip(self.parts, ends, strict=True)]
+        values = split(self.manifold, points)
+        return self._numbered([p.around(v, block) for p, v, block in zip(self.parts, values, blocks, strict=True)])
 
     @property
     def num_raw_shape(self) -> int:

@@ -178,6 +178,11 @@ class CovarianceKernel(LocationKernel):
         eye = torch.eye(self.dim, dtype=points.dtype, device=points.device)
         return {"loc": points, "covariance_matrix": scale.square()[..., None, None] * eye}
 
+    def around(self, points: Tensor, covariance: Tensor) -> Params:
+        if self.covariance == "isotropic":
+            return super().around(points, covariance)
+        return {"loc": points, "covariance_matrix": covariance}
+
     @property
     def num_raw_shape(self) -> int:
         return 1 if self.covariance == "isotropic" else num_covariance_raw(self.dim)

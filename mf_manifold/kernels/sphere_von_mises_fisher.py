@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from ..backends.bilinear import Bilinear
+from ..backends.pairs import by_blocks
 from ..geometry import Shape
 from ..kernel import Kernel, OnManifold, Params, register_kernel
 from ..manifolds.sphere import chord2
@@ -118,11 +119,16 @@ class VonMisesFisher(Kernel):
         return (log_norms + shortfall + turned).to(w["loc"].dtype)
 
     def fit(self, x: Tensor, weights: Tensor | None = None) -> Params:
-        points, a = weighted(x, weights)
+        _, a = weighted(x, weights)
+        return {name: value[0] for name, value in self.fit_many(x, a.unsqueeze(1)).items()}
+
+    def fit_many(self, x: Tensor, weights: Tensor) -> Params:
+        points, a = unit(x), (weights.double() / weights.double().sum(0)).mT
         loc, size = mean_direction(points, a), self.point_shape[0]
         # one minus the mean resultant length from chords, which keep the digits that the difference would lose
-        gap = (a @ chord2(points, loc) / 2).clamp(1e-300, 1.0)
-        logit = ((a @ points).norm() + 1e-300).log() - gap.log()
+        chords = by_blocks(lambda rows: chord2(points[rows].unsqueeze(1), loc), len(points), len(loc), points)
+        gap = ((a * chords.mT).sum(-1) / 2).clamp(1e-300, 1.0)
+        logit = ((a @ points).norm(dim=-1) + 1e-300).log() - gap.log()
 
         def excess(kappa: Tensor) -> Tensor:
             return bessel_ratio(size, kappa).log() - one_minus_bessel_ratio(size, kappa).log() - logit

@@ -11,11 +11,19 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
+from .. import geometry
 from ..backends.pairs import by_blocks
 from ..geometry import Shape
 from ..kernel import Kernel, OnManifold, Params
 from ..numerics.linalg import svec, sym_eigvals
-from .covariance import SemidefiniteToRounding, cholesky_logdet, covariance_from_raw, covariance_option, num_covariance_raw
+from .covariance import (
+    SemidefiniteToRounding,
+    cholesky_logdet,
+    covariance_from_raw,
+    covariance_option,
+    num_covariance_raw,
+    pushed,
+)
 from .zonal import chord_blocks, chords, largest, product_suffices, unit
 
 
@@ -148,6 +156,13 @@ class TangentKernel(Kernel):
             return {"loc": points, "scale": scale}
         eye = torch.eye(points.shape[-1], dtype=points.dtype, device=points.device)
         return {"loc": points, "covariance_matrix": scale.square()[..., None, None] * eye}
+
+    def around(self, points: Tensor, covariance: Tensor) -> Params:
+        if self.covariance == "isotropic":
+            return super().around(points, covariance)
+        axes = torch.eye(self.dim, dtype=points.dtype, device=points.device)
+        frame = [geometry.from_coords(self.manifold, points, axis.expand(*points.shape[:-1], -1)) for axis in axes]
+        return {"loc": points, "covariance_matrix": pushed(covariance, torch.stack(frame, dim=-1))}
 
     @property
     def num_raw_shape(self) -> int:

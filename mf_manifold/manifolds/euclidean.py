@@ -63,6 +63,11 @@ def _(manifold: Euclidean, x: Tensor, v: Tensor) -> Tensor:
     return v.reshape(*v.shape[:-1], *x.shape[x.ndim - geometry.point_ndim(manifold) :])
 
 
+@geometry.to_coords.register(Euclidean)
+def _(manifold: Euclidean, x: Tensor, u: Tensor) -> Tensor:
+    return u.flatten(u.ndim - geometry.point_ndim(manifold))
+
+
 @geometry.log_volume.register(Euclidean)
 def _(manifold: Euclidean, point_shape: Shape) -> float:
     return math.inf

@@ -121,6 +121,11 @@ def _(manifold: Lorentz, x: Tensor, v: Tensor) -> Tensor:
     return from_frame(manifold, x, v).to(torch.result_type(x, v))
 
 
+@geometry.to_coords.register(Lorentz)
+def _(manifold: Lorentz, x: Tensor, u: Tensor) -> Tensor:
+    return to_frame(manifold, x, u).to(torch.result_type(x, u))
+
+
 @geometry.log_volume.register(Lorentz)
 def _(manifold: Lorentz, point_shape: Shape) -> float:
     return math.inf

@@ -94,6 +94,11 @@ def _(manifold: Product, x: Tensor, v: Tensor) -> Tensor:
     return join([geometry.from_coords(m, p, c) for m, p, c in parts], manifold.shapes)
 
 
+@geometry.to_coords.register(Product)
+def _(manifold: Product, x: Tensor, u: Tensor) -> Tensor:
+    return torch.cat(_map(geometry.to_coords, manifold, x, u), dim=-1)
+
+
 @geometry.log_volume.register(Product)
 def _(manifold: Product, point_shape: Shape) -> float:
     return sum(geometry.log_volume(m, s) for m, s in zip(manifold.manifolds, manifold.shapes, strict=True))

@@ -57,6 +57,11 @@ def _(manifold: Scaled, x: Tensor, v: Tensor) -> Tensor:
     return geometry.from_coords(manifold.base, x, v / manifold.scale.to(v))
 
 
+@geometry.to_coords.register(Scaled)
+def _(manifold: Scaled, x: Tensor, u: Tensor) -> Tensor:
+    return geometry.to_coords(manifold.base, x, u) * manifold.scale.to(u)
+
+
 @geometry.log_volume.register(Scaled)
 def _(manifold: Scaled, point_shape: Shape) -> float:
     dim = geometry.intrinsic_dim(manifold, point_shape)

@@ -110,6 +110,13 @@ def _(manifold: SPD, x: Tensor, v: Tensor) -> Tensor:
     return congruence(sym_sqrtm(x), unsvec(v))
 
 
+@geometry.to_coords.register(SPD)
+def _(manifold: SPD, x: Tensor, u: Tensor) -> Tensor:
+    if is_log_euclidean(manifold):
+        return svec(sym_dlogm(x, u))
+    return svec(congruence(sym_inv_sqrtm(x), u))
+
+
 @geometry.log_volume.register(SPD)
 def _(manifold: SPD, point_shape: Shape) -> float:
     return math.inf

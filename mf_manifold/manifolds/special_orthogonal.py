@@ -171,6 +171,11 @@ def _(manifold: SpecialOrthogonal, x: Tensor, v: Tensor) -> Tensor:
     return x @ hat(v, x.shape[-1])
 
 
+@geometry.to_coords.register(SpecialOrthogonal)
+def _(manifold: SpecialOrthogonal, x: Tensor, u: Tensor) -> Tensor:
+    return vee(x.mT @ u)
+
+
 @geometry.log_volume.register(SpecialOrthogonal)
 def _(manifold: SpecialOrthogonal, point_shape: Shape) -> float:
     return log_volume(point_shape[-1])

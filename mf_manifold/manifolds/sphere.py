@@ -100,12 +100,20 @@ def _(manifold: Sphere, x: Tensor, u: Tensor) -> Tensor:
 
 @geometry.from_coords.register(Sphere)
 def _(manifold: Sphere, x: Tensor, v: Tensor) -> Tensor:
-    # the Householder reflection that exchanges e_0 and -sign(x_0) x maps the other axes to an orthonormal tangent basis
+    return _reflect(x, torch.nn.functional.pad(v, (1, 0)))
+
+
+def _reflect(x: Tensor, u: Tensor) -> Tensor:
+    """The Householder reflection that exchanges e_0 and -sign(x_0) x, and the other axes and a tangent basis at x."""
     sign = torch.where(x[..., :1] >= 0, torch.ones_like(x[..., :1]), -torch.ones_like(x[..., :1]))
     normal = torch.cat([x[..., :1] + sign, x[..., 1:]], dim=-1)
-    ambient = torch.nn.functional.pad(v, (1, 0))
-    coefficient = (normal * ambient).sum(-1, keepdim=True) / (1 + x[..., :1].abs())
-    return ambient - coefficient * normal
+    coefficient = (normal * u).sum(-1, keepdim=True) / (1 + x[..., :1].abs())
+    return u - coefficient * normal
+
+
+@geometry.to_coords.register(Sphere)
+def _(manifold: Sphere, x: Tensor, u: Tensor) -> Tensor:
+    return _reflect(x, u)[..., 1:]
 
 
 @geometry.log_volume.register(Sphere)

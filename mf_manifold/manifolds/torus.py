@@ -137,6 +137,11 @@ def _(manifold: Torus, x: Tensor, v: Tensor) -> Tensor:
     return v
 
 
+@geometry.to_coords.register(Torus)
+def _(manifold: Torus, x: Tensor, u: Tensor) -> Tensor:
+    return u
+
+
 @geometry.log_volume.register(Torus)
 def _(manifold: Torus, point_shape: Shape) -> float:
     return point_shape[-1] * math.log(2 * math.pi)

@@ -142,6 +142,11 @@ def _(manifold: UnitQuaternions, x: Tensor, v: Tensor) -> Tensor:
     return quaternions.multiply(x, torch.nn.functional.pad(v / 2, (1, 0)))
 
 
+@geometry.to_coords.register(UnitQuaternions)
+def _(manifold: UnitQuaternions, x: Tensor, u: Tensor) -> Tensor:
+    return 2 * quaternions.multiply(quaternions.conjugate(x), u)[..., 1:]
+
+
 @geometry.log_volume.register(UnitQuaternions)
 def _(manifold: UnitQuaternions, point_shape: Shape) -> float:
     return log_volume(3)

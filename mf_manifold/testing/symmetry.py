@@ -48,7 +48,8 @@ def check_invariance(
         demand_close(kernel.log_prob(move(x), act(w)), kernel.log_prob(x, w), "log_prob after the given transform", tolerance)
     if not kernel.has_location:
         return
-    move, scale = random_isometry(kernel.manifold, kernel.point_shape, generator), 0.7 * torch.ones((), dtype=torch.float64)
+    move = random_isometry(kernel.manifold, kernel.point_shape, generator)
+    scale = torch.tensor(min(0.7, kernel.max_scale), dtype=torch.float64)
     before = kernel.log_prob(x, kernel.centered(density.center, scale))
     after = kernel.log_prob(move(x), kernel.centered(move(density.center.unsqueeze(0)).squeeze(0), scale))
     demand_close(after, before, "log_prob of a centered bump after a random isometry", tolerance)

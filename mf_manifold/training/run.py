@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
-from ..losses import Objective
+from ..losses import Objective, Starts
 from ..nets import Conditional
 from . import state
 from .data import Data
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 CHECKS = 50  # validations a run
 EMA = 0.99
 CLIP = 10.0
+STARTS = 4096  # points for the warm start of a fit without data
 FEW, MANY = 20, 0.1  # components grow while more than this share of points has fewer effective ones
 START_SHARE = 16  # growing components begin with this fraction
 
@@ -55,8 +56,7 @@ class Options:
                 raise ValueError(f"Expected a positive {name}, got {getattr(self, name)}.")
         if not self.weight_decay >= 0 or not 0 <= self.context_dropout < 1:
             raise ValueError(
-                "Expected weight_decay >= 0 and context_dropout in [0, 1), "
-                f"got {self.weight_decay} and {self.context_dropout}."
+                f"Expected weight_decay >= 0 and context_dropout in [0, 1), got {self.weight_decay} and {self.context_dropout}."
             )
 
     def identity(self) -> dict[str, Any]:
@@ -87,6 +87,7 @@ class Run:
         recorder = None
         try:
             if found is None:
+                state.clear(self.folder)
                 self.begin()
             self.optimizer = torch.optim.AdamW(
                 self.model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
@@ -119,6 +120,8 @@ class Run:
     def begin(self) -> None:
         """The first weights."""
         x, model = self.data.train, self.model
+        if x is None and isinstance(self.options.objective, Starts):
+            x = self.options.objective.start(model.manifold, model.point_shape, STARTS, self.generator).to(model.shift)
         if x is None or not model.kernel.has_location:
             return
         if self.data.train_context is not None:
@@ -136,9 +139,7 @@ class Run:
         schedule = min(1.0, self.step / 20) * (0.01 + 0.99 * (0.5 + 0.5 * math.cos(math.pi * min(1.0, done))))
         for group in self.optimizer.param_groups:
             group["lr"] = options.learning_rate * schedule
-        batch, index = self.data.batch(
-            options.batch_size, self.generator, self.count, min(1.0, done), options.context_dropout
-        )
+        batch, index = self.data.batch(options.batch_size, self.generator, self.count, min(1.0, done), options.context_dropout)
         loss = options.objective(self.model, batch)
         value = float(loss.detach())
         self.optimizer.zero_grad()
@@ -154,9 +155,7 @@ class Run:
         """What was not finite, and where."""
         broken = [name for name, p in self.model.named_parameters() if not bool(torch.isfinite(p).all())]
         slopes = [
-            name
-            for name, p in self.model.named_parameters()
-            if p.grad is not None and not bool(torch.isfinite(p.grad).all())
+            name for name, p in self.model.named_parameters() if p.grad is not None and not bool(torch.isfinite(p.grad).all())
         ]
         where = "no parameter" if not broken + slopes else f"the {'value' if broken else 'gradient'} of {(broken + slopes)[0]}"
         rows = "" if index is None or self.data.rows is None else f", whose first rows are {self.data.rows[index][:5].tolist()}"

@@ -23,6 +23,12 @@ def save(folder: Path, tensors: dict[str, dict[str, Tensor]], numbers: dict[str,
         save_file(flat, temporary, metadata={"run": json.dumps(numbers)})
 
 
+def clear(folder: Path | None) -> None:
+    """Forget the state of an earlier run in the folder."""
+    if folder is not None:
+        (folder / FILE_NAME).unlink(missing_ok=True)
+
+
 def load(folder: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]] | None:
     """What :func:`save` wrote, or None if there is nothing.
 

@@ -22,7 +22,9 @@ def warm_start(model: MarginalFlow, x: Tensor, generator: torch.Generator, steps
     """Regress the network of a flow onto matched noise for the data ``x``, and set its scales to what that left open."""
     target = geometry.to_raw(model.manifold, x)
     _center(model, target)
-    noise = _as_base(model.base, bases.match(target, model.latent_dim, generator))
+    # fewer dimensions than the manifold has: a curve or a surface, whose turns halving has to follow
+    features = bases.unfold(target, generator) if model.latent_dim < model.kernel.dim else target
+    noise = _as_base(model.base, bases.match(features, model.latent_dim, generator))
     wanted, where = (target - model.shift) / model.spread, len(model.shift)
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     for step in range(steps):
@@ -34,7 +36,7 @@ def warm_start(model: MarginalFlow, x: Tensor, generator: torch.Generator, steps
         optimizer.zero_grad()
         error.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-    model.set_scale(max(_gap(target, model.n_components), _miss(model, target, noise, generator)))
+    model.set_scale(max(_gap(model, target, generator), _miss(model, target, noise, generator)))
 
 
 def center(model: MarginalFlow, x: Tensor) -> None:
@@ -61,9 +63,22 @@ def _miss(model: MarginalFlow, target: Tensor, noise: Tensor, generator: torch.G
     return float((found - target[rows]).square().sum(-1).median() / model.kernel.dim) ** 0.5
 
 
-def _gap(target: Tensor, n_components: int) -> float:
-    """Median distance within which a datum has its share of neighbours, a few components' worth."""
-    embedded = target.double().cpu().numpy()[:5000]
+@torch.no_grad()
+def _gap(model: MarginalFlow, target: Tensor, generator: torch.Generator) -> float:
+    """Median distance within which a datum has its share of neighbours, or a component has, whichever is less.
+
+    Between data of many dimensions noise outweighs the distance along what they lie around; between components it does not.
+    """
+    count = min(model.n_components, 4096)
+    noise = bases.draw(model.base, count, model.latent_dim, generator).to(target)
+    found = model.shift + model.spread * model.network(noise)[:, : len(model.shift)]
+    return max(min(_neighbor_distance(target[:5000], model.n_components), _neighbor_distance(found, count)), 1e-4)
+
+
+def _neighbor_distance(points: Tensor, n_components: int) -> float:
+    embedded = points.double().cpu().numpy()
     count = min(len(embedded) - 1, 1 + max(8, round(8 * len(embedded) / n_components)))
+    if count < 1:
+        return 0.0
     distances, _ = cKDTree(embedded).query(embedded, k=[count + 1])
-    return max(float(torch.as_tensor(distances).median()), 1e-4)
+    return float(torch.as_tensor(distances).median())

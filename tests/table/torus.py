@@ -18,6 +18,11 @@ def rows() -> list[Case]:
         for s in (0.05, 0.8, 4.5):
             full = {"loc": loc, "covariance_matrix": covariance(size, s)}
             rows.append(case(f"torus{size}-wrapped_normal_full_{s:g}", TORUS, "wrapped_normal", full))
+        for s in (0.02, 0.26):  # covariance() has standard deviations up to 1.4 times s
+            spread = s * torch.linspace(0.8, 1.2, size, dtype=F64)
+            rows.append(case(f"torus{size}-truncated_normal_{s:g}", TORUS, "truncated_normal", {"loc": loc, "scale": spread}))
+            full = {"loc": loc, "covariance_matrix": covariance(size, s)}
+            rows.append(case(f"torus{size}-truncated_normal_full_{s:g}", TORUS, "truncated_normal", full))
     return rows
 
 

@@ -1,0 +1,1 @@
+"""Experiments and measurements of speed; run from a checkout of the repository."""

@@ -1,0 +1,64 @@
+"""The experiment on tori works from end to end, and its known laws are what they claim."""
+
+from __future__ import annotations
+
+import math
+from importlib.util import find_spec
+
+import pytest
+import torch
+from recorder import Recorder
+
+if not (find_spec("zuko") and find_spec("torchdiffeq") and find_spec("matplotlib")):
+    pytest.skip("needs zuko, torchdiffeq and matplotlib", allow_module_level=True)
+
+from benchmarks import comparison
+from benchmarks.experiments import torus
+from benchmarks.problems.torus import TARGETS
+
+
+def test_quick_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torus, "TARGETS", {"chain T^5": TARGETS["chain T^5"]})
+    report = Recorder()
+    torus.run(report)  # type: ignore[arg-type]
+    assert {row["data"] for row in report.rows} == {"chain T^5", "alanine dipeptide"}
+    assert len(report.rows) == 2 * len(torus.methods(2, quick=True))
+    assert all(math.isfinite(row["nll"]) for row in report.rows)
+    assert report.rows[0]["difference"] == 0
+    assert report.figures == ["alanine"]
+
+
+@pytest.mark.parametrize("name", [name for name, target in TARGETS.items() if target.dim == 2])
+def test_known_laws_integrate_to_one_and_match_their_samples(name: str) -> None:
+    target, n = TARGETS[name], 200
+    line = 2 * math.pi * (torch.arange(n, dtype=torch.float64) + 0.5) / n - math.pi
+    grid = torch.cartesian_prod(line, line)
+    density = target.log_prob(grid).exp() * (2 * math.pi / n) ** 2
+    assert abs(float(density.sum()) - 1) < 1e-9
+    x = target.sample(20_000, 0)
+    for feature in (
+        lambda y: torch.cos(y[:, 1] - 2 * y[:, 0]),
+        lambda y: torch.sin(y[:, 0] + y[:, 1]),
+        lambda y: y[:, 1].cos(),
+    ):
+        mean = float((density * feature(grid)).sum())
+        assert abs(float(feature(x).mean()) - mean) < 4.3 * float(feature(x).std()) / math.sqrt(len(x))
+
+
+def test_differences_are_paired() -> None:
+    """A shift that all methods share on a seed leaves the differences and their error alone."""
+    report = Recorder(seeds=(0, 1, 2))
+
+    def split(seed: int) -> tuple[torch.Tensor, ...]:
+        return (torch.full((4,), float(seed**3)),) * 3
+
+    methods = {
+        "worse": lambda train, validation, seed: lambda x: -x - 2,
+        "base": lambda train, validation, seed: lambda x: -x,
+    }
+    comparison.compare(report, "data", split, methods, rival="base", truth=lambda x: -x + 1)  # type: ignore[arg-type]
+    base, worse = report.rows
+    assert (base["method"], base["difference"], base["kl"]) == ("base", 0, 1)
+    assert (worse["difference"], worse["difference_se"], worse["kl"], worse["kl_se"]) == (2, 0, 3, 0)
+    assert worse["nll"] == pytest.approx(2 + (0 + 1 + 8) / 3)
+    assert worse["nll_se"] == pytest.approx(torch.tensor([0.0, 1, 8]).std().item() / math.sqrt(3))
