@@ -181,7 +181,7 @@ class Readout(Conditional):
     def output(self, features: Tensor, embedded: Tensor) -> Tensor:
         value = self.of_noise(features)
         made = self.maker(embedded).unflatten(-1, (-1, self.head.out_features))
-        output: Tensor = self.head(value) + value @ made[..., :-1, :] / math.sqrt(value.shape[-1]) + made[..., -1:, :]
+        output: Tensor = self.head(value) + value @ made[..., :-1, :] + made[..., -1:, :]
         return output
 
 

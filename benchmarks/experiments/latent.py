@@ -21,12 +21,11 @@ from typing import Any
 import geoopt
 import numpy as np
 import torch
-from benchmarks.harness import Report
 from torch import Tensor
 
 import mf_manifold as mf
 from benchmarks.autoencoder import Autoencoder, train_autoencoder
-from benchmarks.posteriors import standard_error
+from benchmarks.harness import Report, summary
 
 CODE, CLASSES, SIDE = 6, 10, 8
 LINE = geoopt.Euclidean(ndim=1)
@@ -109,7 +108,7 @@ class KernelDensities(PerClass):
     """The library's adaptive kernel density."""
 
     def one(self, train: Tensor, choose: Tensor, seed: int) -> Any:
-        return mf.KernelDensity(LINE, (CODE,)).fit(torch.cat([train, choose]).double())
+        return mf.KernelDensity(LINE, (CODE,)).fit(torch.cat([train, choose]).double(), progress=False)
 
     def score(self, law: Any, codes: Tensor) -> Tensor:
         return law.log_prob(codes.double()).float()
@@ -162,15 +161,12 @@ def digits(seed: int) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor]]:
 
 def summarise(report: Report, scores: dict[str, list[float]], costs: dict[str, list[float]]) -> None:
     """One row a method: mean and standard error over seeds, and the paired difference to the normal law."""
-    base = np.array(scores["normal law"])
+    base = scores["normal law"]
     for name, values in scores.items():
-        difference = np.array(values) - base
         report.row(
             method=name,
-            nll=float(np.mean(values)),
-            nll_se=standard_error(values),
-            vs_normal=float(difference.mean()),
-            vs_normal_se=standard_error(difference),
+            nll=summary(values),
+            vs_normal=summary([value - normal for value, normal in zip(values, base, strict=True)]),
             cpu_seconds=float(np.mean(costs[name])),
         )
 

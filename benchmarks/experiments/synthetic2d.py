@@ -23,12 +23,12 @@ from typing import Any, Protocol
 
 import geoopt
 import torch
-from mf_manifold.anchors import AnchoredFlow
 from torch import Tensor
 
 import mf_manifold as mf
 from benchmarks.harness import Report
 from benchmarks.problems.synthetic2d import PROBLEMS, NoisyCurve, Problem, spiral
+from mf_manifold.anchors import AnchoredFlow
 from mf_manifold.kernel_mixture import KernelMixture
 from mf_manifold.scoring import score
 from mf_manifold.submanifold import chamfer
