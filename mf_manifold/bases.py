@@ -38,6 +38,14 @@ def sobol(n: int, dim: int, seed: int) -> Tensor:
     return 2 * SobolEngine(dim, scramble=True, seed=seed).draw(n) - 1
 
 
+def on_device(generator: torch.Generator | None, device: torch.device) -> torch.Generator | None:
+    """A generator for draws on ``device`` that follows from ``generator``, which is itself where it is of that kind."""
+    if generator is None or generator.device.type == device.type:
+        return generator
+    seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+    return torch.Generator(device).manual_seed(seed)
+
+
 def match(features: Tensor, dim: int, generator: torch.Generator) -> Tensor:
     """Noise for every datum such that near data get near noise and together it is uniform on [-1, 1]^dim.
 

@@ -118,7 +118,9 @@ class ExpectationMaximisation:
             return replace(old, params=self.kernel.fit_many(self.x, share))
         except ValueError:  # some component has too few points to be fitted: it stays, the others move
             fits = [self._fitted(old, share, c) for c in range(len(old.capped))]
-            return replace(old, params={name: torch.stack([fit[name] for fit in fits]) for name in old.params})
+            # a start has one scale for all coordinates, a fit one for each
+            apart = {name: torch.broadcast_tensors(*(fit[name] for fit in fits)) for name in old.params}
+            return replace(old, params={name: torch.stack(values) for name, values in apart.items()})
 
     def _fitted(self, old: State, share: Tensor, c: int) -> Params:
         near = share[:, c] > NEGLIGIBLE

@@ -13,10 +13,12 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from .backends.online import LOG2E
+from .backends.pairs import bilinear_pairs
 from .kernel import Kernel, Params
 from .neighbors import Neighbors
 
-TILE = 2**18  # pairs held at once
+TILE, WIDE_TILE = 2**18, 2**21  # pairs held at once; more where every tile computes what belongs to the components anew
 PAIRS = 2**13  # pairs whose components change, held at once
 
 
@@ -80,10 +82,15 @@ class LeaveOneOut:
         changed = self.slot < level.neighbors
         row, component, slot = self.row[changed], self.component[changed], self.slot[changed]
         values = self._changed(level, row, component, slot)
-        results, step = [], max(1, TILE // len(self.points))
+        form = self.kernel.bilinear(self.points[self.scored], params)
+        results, step = [], max(1, (TILE if form is not None else WIDE_TILE) // len(self.points))
         for start in range(0, len(self.scored), step):
             rows = self.scored[start : start + step]
-            log_q = self.kernel.pairwise_log_prob(self.points[rows], params)
+            if form is None:
+                log_q = self.kernel.pairwise_log_prob(self.points[rows], params)
+            else:  # what depends on the components alone is computed once
+                part = slice(start, start + step)
+                log_q = bilinear_pairs(form._replace(phi=form.phi[part], offset=form.offset[part]))
             low, high = torch.searchsorted(row, torch.tensor([start, start + len(rows)], device=row.device)).tolist()
             log_q[row[low:high] - start, component[low:high]] = values[low:high]
             log_q[torch.arange(len(rows), device=rows.device), rows] = -torch.inf
@@ -100,7 +107,7 @@ class LeaveOneOut:
 
 
 def _log_mean_exp(log_q: Tensor) -> Tensor:
-    """Log mean over the n - 1 other components; exp is 50 times slower on underflow, hence the floor."""
+    """Log mean over the n - 1 other components; powers of two and a floor, because exp is slow, above all on underflow."""
     top = log_q.amax(1, keepdim=True)
-    total = (log_q - top.clamp_min(torch.finfo(log_q.dtype).min)).clamp_min_(-80).exp_().sum(1)
+    total = log_q.sub_(top.clamp_min(torch.finfo(log_q.dtype).min)).mul_(LOG2E).clamp_min_(-115).exp2_().sum(1)
     return top.squeeze(1) + total.log() - math.log(log_q.shape[1] - 1)

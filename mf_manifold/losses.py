@@ -49,8 +49,10 @@ Target = Callable[..., Tensor]
 class Starts(Protocol):
     """An objective that knows where components should begin in a fit without data."""
 
-    def start(self, manifold: geoopt.Manifold, point_shape: Shape, n: int, generator: torch.Generator) -> Tensor:
-        """Points (n,*E) onto which the network is regressed before the first step."""
+    def start(
+        self, manifold: geoopt.Manifold, point_shape: Shape, n: int, generator: torch.Generator, device: torch.device
+    ) -> Tensor:
+        """Points (n,*E) onto which the network, which is on that device, is regressed before the first step."""
 
 
 def forward_kl(flow: MarginalFlow, batch: Batch) -> Tensor:
@@ -165,14 +167,25 @@ class ReverseKL:
         """T at a share of the run."""
         return float(self.temperature ** max(0.0, 1 - progress / self.anneal))
 
-    def start(self, manifold: geoopt.Manifold, point_shape: Shape, n: int, generator: torch.Generator) -> Tensor:
+    def start(
+        self,
+        manifold: geoopt.Manifold,
+        point_shape: Shape,
+        n: int,
+        generator: torch.Generator,
+        device: torch.device | str = "cpu",
+    ) -> Tensor:
         """Points (n,*E) at which components begin: spread over the manifold, more of them where the target has more mass.
 
         They are resampled from the uniform law of a compact manifold, elsewhere from a bump of standard deviation ``spread``
         (:func:`mf_manifold.starts.spread_points`). Modes that no candidate reaches are found only by chance.
         """
         law = starts.covering_law(manifold, point_shape, self.spread)
-        return starts.spread_points(law, lambda x: by_volume(self.target, x, self.measure, manifold, point_shape), n, generator)
+
+        def log_p(x: Tensor) -> Tensor:  # candidates are drawn on the CPU; the target may live elsewhere
+            return by_volume(self.target, x.to(device), self.measure, manifold, point_shape).to(x.device)
+
+        return starts.spread_points(law, log_p, n, generator)
 
     def __call__(self, flow: MarginalFlow, batch: Batch) -> Tensor:
         mixture = batch.draw(flow)

@@ -12,6 +12,7 @@ from torch import Tensor
 from . import geometry
 from .backends import mixture_log_prob
 from .backends.dense import log_sum_exp
+from .bases import on_device
 from .distributions import KernelDistribution, ManifoldDistribution, check_names, check_params
 from .geometry import Shape
 from .interval import LogProbInterval, log_prob_interval
@@ -251,6 +252,7 @@ class Mixture(ManifoldDistribution):
                 f"Choose another kernel of {self.manifold.name}."
             )
         shape = (*self.batch_shape, self.n_components)
+        generator = on_device(generator, next(iter(self.params.values())).device)
         points = self.kernel.rsample(self.kernel.expand(self.params, shape), (n_per_component,), generator)
         equal = torch.full(shape, 1 / self.n_components, dtype=points.dtype, device=points.device)
         weights, axis = equal if self.log_weights is None else self.log_weights.exp(), len(shape)

@@ -61,8 +61,8 @@ def scattered(space: str, n: int, spread: float = 0.5, seed: int = 0) -> Tensor:
     return geometry.project(manifold, geometry.from_raw(manifold, centers[side] + spread * raw, shape))
 
 
-def small(space: str, **options: object) -> AnchoredFlow:
-    return AnchoredFlow(*SPACES[space], neighbors=(3, 6), hidden=(16,), **options)  # type: ignore[arg-type]
+def small(space: str, networks: int = 1) -> AnchoredFlow:
+    return AnchoredFlow(*SPACES[space], neighbors=(3, 6), hidden=(16,), networks=networks)
 
 
 @EVERYWHERE
@@ -155,7 +155,7 @@ def test_integrates_to_one_on_spaces_without_end(space: str, forgotten: bool) ->
 
 
 def parts_of(x: Tensor) -> tuple[AnchoredFlow, Neighbours, Scoring]:
-    flow = small("sphere", network=False).fit(x, progress=False)
+    flow = small("sphere", networks=0).fit(x, progress=False)
     neighbours = Neighbours(SPHERE, x, flow.sizes, torch.arange(len(x)) % 10)
     return flow, neighbours, Scoring(SPHERE, x, 50, flow._background_log_prob)
 
@@ -230,8 +230,8 @@ def test_same_seed_same_flow() -> None:
 @pytest.mark.parametrize("space", ["sphere", "torus", "spd"])
 def test_single_precision(space: str) -> None:
     x = scattered(space, 60)
-    flow = small(space, network=False).fit(x.float(), progress=False)
-    wide = small(space, network=False).fit(x, progress=False)
+    flow = small(space, networks=0).fit(x.float(), progress=False)
+    wide = small(space, networks=0).fit(x, progress=False)
     fresh = scattered(space, 20, seed=1)
     assert flow.log_prob(fresh.float()).dtype == torch.float32
     assert float((flow.log_prob(fresh.float()) - wide.log_prob(fresh)).abs().median()) < 0.05

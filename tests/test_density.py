@@ -126,7 +126,8 @@ def test_leaving_only_the_component_out_would_score_higher(mode: str, monkeypatc
 
 def optimism(mode: str) -> float:
     """How much the leave-one-out score of a fit promises above the score of new data."""
-    kde = mf.KernelDensity(SPHERE, (3,), bandwidth=mode).fit(von_mises_fisher_sample(300), progress=False)
+    kde = mf.KernelDensity(SPHERE, (3,), bandwidth=mode, neighbors=(16,) if mode == "local" else None)
+    kde.fit(von_mises_fisher_sample(300), progress=False)
     return -min(step["loo_nll"] for step in kde.history) - float(kde.log_prob(von_mises_fisher_sample(2000, seed=1)).mean())
 
 
@@ -148,7 +149,7 @@ def test_a_score_that_counts_the_point_itself_promises_too_much(mode: str, monke
 
 
 def test_sphere_density_is_close_to_the_truth_on_new_data() -> None:
-    kde = mf.KernelDensity(SPHERE, (3,)).fit(von_mises_fisher_sample(2000), progress=False)
+    kde = mf.KernelDensity(SPHERE, (3,)).fit(von_mises_fisher_sample(1000), progress=False)
     new = von_mises_fisher_sample(1000, seed=1)
     truth = mf.distribution(SPHERE, "von_mises_fisher", loc=torch.tensor([0.0, 0.6, 0.8]).double(), concentration=20.0)
     gap = (truth.log_prob(new) - kde.log_prob(new)).mean()
@@ -161,7 +162,7 @@ def test_one_bandwidth_is_one_scale() -> None:
     assert kde.history[0].keys() == {"neighbor", "factor", "floor", "loo_nll", "seconds"}
 
 
-def log_mass(kde: mf.KernelDensity, count: int = 20_000) -> tuple[float, float]:
+def log_mass(kde: mf.KernelDensity, count: int = 5_000) -> tuple[float, float]:
     """Integral by importance sampling from a wide mixture of the default kernel around the data, and its standard error."""
     kernel = mf.kernel_for(kde.manifold, kde.point_shape)
     widths = torch.tensor([0.05, 0.2, 0.6, 1.2], dtype=torch.float64).repeat_interleave(len(kde.points))
@@ -175,7 +176,7 @@ def log_mass(kde: mf.KernelDensity, count: int = 20_000) -> tuple[float, float]:
 @pytest.mark.parametrize("space", SPACES)
 def test_every_mode_integrates_to_one(space: str, mode: str) -> None:
     manifold, shape = SPACES[space]
-    kde = mf.KernelDensity(manifold, shape, bandwidth=mode).fit(example(manifold, shape, 40), progress=False)
+    kde = mf.KernelDensity(manifold, shape, bandwidth=mode).fit(example(manifold, shape, 25), progress=False)
     assert float(kde.floor_weight) > 0
     if space in ("sphere", "torus"):
         value, error = integral.total_mass(kde.mixture)[:2]
@@ -183,7 +184,7 @@ def test_every_mode_integrates_to_one(space: str, mode: str) -> None:
     else:
         value, error = log_mass(kde)
         assert abs(value - 1) < 4.3 * error
-        assert error < 0.02
+        assert error < 0.04
 
 
 @pytest.mark.parametrize(

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import math
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import torch
-from recorder import Recorder
 
 if not (find_spec("zuko") and find_spec("torchdiffeq") and find_spec("airportsdata")):
     pytest.skip("needs zuko, torchdiffeq and airportsdata", allow_module_level=True)
 
 from benchmarks.experiments import runtime
+from benchmarks.harness import Report
 from benchmarks.problems.surface import Surface
 
 
-def test_quick_run() -> None:
-    report = Recorder()
-    runtime.sphere(report, 0)  # type: ignore[arg-type]
-    runtime.euclidean(report, 0, 10)  # type: ignore[arg-type]
+def test_quick_run(tmp_path: Path) -> None:
+    report = Report("runtime", tmp_path, quick=True, seeds=[0])
+    runtime.sphere(report, 0)
+    runtime.euclidean(report, 0, 10)
     assert [(row["part"], row["method"]) for row in report.rows] == [
         (part, method) for part in ("sphere", "euclidean") for method in ("marginal", "spline", "matching")
     ]

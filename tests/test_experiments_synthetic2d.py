@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import torch
@@ -29,7 +32,8 @@ def test_samples_follow_the_density(name: str) -> None:
     problem, n, cells, fine = ALL[name], 40_000, 12, 16
     x = problem.sample(n, generator_for(1))
     low, high = x.min(0).values.floor(), x.max(0).values.ceil()
-    axes = [low[i] + (high[i] - low[i]) * (torch.arange(cells * fine, dtype=torch.float64) + 0.5) / (cells * fine) for i in (0, 1)]
+    middles = (torch.arange(cells * fine, dtype=torch.float64) + 0.5) / (cells * fine)
+    axes = [low[i] + (high[i] - low[i]) * middles for i in (0, 1)]
     density = torch.cat([problem.log_prob(torch.cartesian_prod(part, axes[1])).exp() for part in axes[0].split(12)])
     area = float((high - low).prod()) / (cells * fine) ** 2
     expected = n * area * density.reshape(cells, fine, cells, fine).sum((1, 3))
@@ -61,3 +65,21 @@ def test_rules_along_curves_are_fine_enough() -> None:
     finer = spiral()
     finer = NoisyCurve(finer.arcs, finer.noise, 2048)
     assert float((ALL["spiral"].log_prob(x) - finer.log_prob(x)).abs().max()) < 1e-9
+
+
+@pytest.mark.skipif(not find_spec("zuko"), reason="needs zuko")
+def test_quick_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks.experiments import synthetic2d
+    from benchmarks.harness import Report
+
+    monkeypatch.setattr(synthetic2d, "PROBLEMS", {"two moons": two_moons})
+    monkeypatch.setattr(synthetic2d, "FROZEN", 256)
+    with tempfile.TemporaryDirectory() as folder:
+        report = Report("synthetic2d", Path(folder), seeds=[0], quick=True)
+        synthetic2d.run(report)
+        pictures = [Path(folder) / file for file, _ in report.pictures]
+        assert [path.name for path in pictures] == ["densities.png", "spiral.png"]
+        assert all(path.stat().st_size < 100_000 for path in pictures)
+    assert [row["data"].split(",")[0] for row in report.rows] == 13 * ["two moons"] + 2 * ["spiral"]
+    assert all(math.isfinite(row["nll"]) and math.isfinite(row["kl"]) for row in report.rows)
+    assert all(row["off_curve"] >= 0 and row["missed_curve"] >= 0 for row in report.rows[-2:])

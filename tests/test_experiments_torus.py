@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import math
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import torch
-from recorder import Recorder
 
 if not (find_spec("zuko") and find_spec("torchdiffeq") and find_spec("matplotlib")):
     pytest.skip("needs zuko, torchdiffeq and matplotlib", allow_module_level=True)
 
 from benchmarks import comparison
 from benchmarks.experiments import torus
+from benchmarks.harness import Report
 from benchmarks.problems.torus import TARGETS
 
 
-def test_quick_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_quick_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(torus, "TARGETS", {"chain T^5": TARGETS["chain T^5"]})
-    report = Recorder()
-    torus.run(report)  # type: ignore[arg-type]
+    report = Report("torus", tmp_path, quick=True, seeds=[0])
+    torus.run(report)
     assert {row["data"] for row in report.rows} == {"chain T^5", "alanine dipeptide"}
     assert len(report.rows) == 2 * len(torus.methods(2, quick=True))
     assert all(math.isfinite(row["nll"]) for row in report.rows)
     assert report.rows[0]["difference"] == 0
-    assert report.figures == ["alanine"]
+    assert (tmp_path / "alanine.png").stat().st_size > 1000
 
 
 @pytest.mark.parametrize("name", [name for name, target in TARGETS.items() if target.dim == 2])
@@ -45,9 +46,9 @@ def test_known_laws_integrate_to_one_and_match_their_samples(name: str) -> None:
         assert abs(float(feature(x).mean()) - mean) < 4.3 * float(feature(x).std()) / math.sqrt(len(x))
 
 
-def test_differences_are_paired() -> None:
+def test_differences_are_paired(tmp_path: Path) -> None:
     """A shift that all methods share on a seed leaves the differences and their error alone."""
-    report = Recorder(seeds=(0, 1, 2))
+    report = Report("comparison", tmp_path, seeds=[0, 1, 2])
 
     def split(seed: int) -> tuple[torch.Tensor, ...]:
         return (torch.full((4,), float(seed**3)),) * 3
@@ -56,7 +57,7 @@ def test_differences_are_paired() -> None:
         "worse": lambda train, validation, seed: lambda x: -x - 2,
         "base": lambda train, validation, seed: lambda x: -x,
     }
-    comparison.compare(report, "data", split, methods, rival="base", truth=lambda x: -x + 1)  # type: ignore[arg-type]
+    comparison.compare(report, "data", split, methods, rival="base", truth=lambda x: -x + 1)
     base, worse = report.rows
     assert (base["method"], base["difference"], base["kl"]) == ("base", 0, 1)
     assert (worse["difference"], worse["difference_se"], worse["kl"], worse["kl_se"]) == (2, 0, 3, 0)

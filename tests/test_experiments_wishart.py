@@ -18,7 +18,7 @@ from benchmarks.problems.wishart import WishartCurve
 
 
 def test_the_target_is_the_average_of_textbook_densities() -> None:
-    curve = WishartCurve(4, n_nodes=16)
+    curve = WishartCurve(4, n_nodes=32)
     x = curve.sample(20, seed=0)
     scales = curve.scale((torch.arange(200, dtype=torch.float64) + 0.5) / 200)
     logs = torch.stack(

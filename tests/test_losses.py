@@ -251,3 +251,24 @@ def test_a_fit_without_data_finds_all_modes() -> None:
     log_z = math.log(2 * math.pi) * 2 + 2 * math.log(float(torch.special.i0(torch.tensor(12.0, dtype=torch.float64))))
     assert report.efficiency > 0.6
     assert abs(report.log_normalizer - log_z) < 4.3 * report.standard_error + 0.01
+
+
+@pytest.mark.gpu
+def test_a_fit_without_data_on_an_accelerator(device: str) -> None:
+    where = torch.tensor([0.0, 0.6, 0.8], device=device)  # the target's own tensors stay on the device
+    flow = mf.MarginalFlow(geoopt.Sphere(), (3,), n_components=64, hidden=(16,)).to(device)
+    flow.fit(objective=losses.ReverseKL(lambda x: 5 * x @ where.to(x)), max_steps=20, progress=False)
+    assert flow.history[-1]["validation_loss"] < flow.history[0]["validation_loss"] + 0.1
+    bounds = evidence.reverse_kl_bounds(flow, lambda x: 5 * x @ where.to(x), n_draws=4)
+    assert math.isfinite(bounds.lower) and bounds.upper > bounds.lower
+
+
+def test_generators_follow_to_other_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On its own kind of device a generator is itself; elsewhere one seed leads to one generator."""
+    own = torch.Generator().manual_seed(3)
+    assert mf.bases.on_device(own, torch.device("cpu")) is own
+    assert mf.bases.on_device(None, torch.device("cuda")) is None
+    made = []
+    monkeypatch.setattr(torch, "Generator", lambda device: made.append(device) or own)
+    mf.bases.on_device(own, torch.device("cuda"))
+    assert made == [torch.device("cuda")]

@@ -26,6 +26,8 @@ from torch import Tensor
 import mf_manifold as mf
 from benchmarks.comparison import LogDensity, Method, compare
 from benchmarks.rivals import SplineFlow
+from mf_manifold.anchors import AnchoredFlow
+from mf_manifold.kernel_mixture import KernelMixture
 
 if TYPE_CHECKING:
     from benchmarks.harness import Report
@@ -50,9 +52,18 @@ def methods(data: mf.datasets.Dataset, quick: bool) -> dict[str, Method]:
     """Every estimator, ready to be fitted to the matrices."""
     space = (data.manifold, data.point_shape)
 
-    def adaptive(train: Tensor, validation: Tensor, seed: int) -> LogDensity:
-        kde = mf.KernelDensity(*space).fit(torch.cat([train, validation]), seed=seed, progress=False)
-        return kde.freeze().log_prob
+    def kernel_density(bandwidth: str) -> Method:
+        def fit(train: Tensor, validation: Tensor, seed: int) -> LogDensity:
+            kde = mf.KernelDensity(*space, bandwidth=bandwidth)
+            scored = 400 if bandwidth == "local" else None  # covariances of their own cost the most for each pair
+            return kde.fit(torch.cat([train, validation]), seed=seed, n_scored=scored, progress=False).freeze().log_prob
+
+        return fit
+
+    def mixture(train: Tensor, validation: Tensor, seed: int) -> LogDensity:
+        model = KernelMixture(*space, n_components=(2, 3) if quick else (3, 10), kernel_options={"covariance": "full"})
+        model.fit(torch.cat([train, validation]), seed=seed, restarts=1, max_steps=3 if quick else 100, progress=False)
+        return model.freeze().log_prob
 
     def spline(train: Tensor, validation: Tensor, seed: int) -> LogDensity:
         flow = SplineFlow(*space, hidden=(16,) if quick else (64, 64))
@@ -64,8 +75,16 @@ def methods(data: mf.datasets.Dataset, quick: bool) -> dict[str, Method]:
         flow.fit(train, validation=validation, seed=seed, max_steps=steps, patience=50, progress=False)
         return flow.freeze(64 if quick else 4096).log_prob
 
+    def anchored(train: Tensor, validation: Tensor, seed: int) -> LogDensity:
+        flow = AnchoredFlow(*space, neighbors=(4, 8) if quick else None, network=not quick)
+        return flow.fit(torch.cat([train, validation]), seed=seed, progress=False).freeze().log_prob
+
     return {
-        "kernel density, adaptive": adaptive,
+        "kernel density, adaptive": kernel_density("adaptive"),
+        "kernel density, multi-scale": kernel_density("multiscale"),
+        "kernel density, local covariances": kernel_density("local"),
+        "mixture, EM": mixture,
         "neural spline flow": spline,
         "marginal flow": marginal,
+        "anchored flow": anchored,
     }

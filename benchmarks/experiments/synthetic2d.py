@@ -1,265 +1,211 @@
 """How close estimators come to the true density of five laws of the plane from 100 to 1000 points.
 
-**Data**: two moons (noise 0.05), pinwheel, swiss roll, checkerboard, eight Gaussians, whose densities are known
-(`benchmarks/problems/synthetic2d.py`). 100, 200, 500 and 1000 training points, a fresh 5000 test points for every seed; two
-moons with all seeds, the others with the first three, the spline flow with the first two and from 500 points.
+Data. Two moons (noise 0.05), pinwheel, swiss roll, checkerboard, eight Gaussians, whose densities are known
+(`benchmarks/problems/synthetic2d.py`). 100, 200, 500 and 1000 points, of which a tenth only selects a model where a method
+needs that, and 5000 fresh test points for every seed. Two moons with all seeds, the other laws with the first three, the
+spline flow from 500 points on.
 
-**Protocol**: every method has the same training and test points; what needs held-out points to select a model takes a part of
-the training points. Marginal flows are scored as one frozen mixture. Reference measure: area (Lebesgue). One thread; CPU
-seconds of the fit alone.
+Protocol. Marginal flows have the same settings everywhere (256 components of one shared shape, bandwidth 0.25, 400 steps)
+and are scored as one frozen mixture of 4096 components. EM mixtures choose 5, 10, 20 or 40 components by held-out
+points. One thread, CPU seconds of the fit. Reference measure: area.
 
-**Reading the table**: `log_lik` is the mean test log density in nats per point, `gap` the paired difference to the true density at
-the same points, both as mean and standard error over seeds (`gap` 0 is the best possible in expectation). The part "ten
-components" compares 10 components that a network draws afresh at every training step, frozen with 10 and with 4096, with mixtures of 10
-optimised components. The part "spiral" has marginal flows of latent dimensions 1 and 2 on a noisy curve: `off_curve` is the mean distance
-of the learned locations to the curve, `missed_curve` that of the curve to the locations.
+How to read the table. `nll` is the mean negative log density of the test points in nats, `kl` its paired difference to the true
+density at the same points (0 is the best possible), `difference` that to the rival named "KernelMixture, full". The rows "ten
+components" have a marginal flow trained with 10 components, drawn afresh at every step, frozen with 10, 100 and 4096, and
+mixtures of 10 optimised components. The rows "spiral" have flows of one and of two latent dimensions; `off_curve` is the
+mean distance of their locations to the true curve and `missed_curve` that of the curve to the locations.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import geoopt
 import torch
 from torch import Tensor
 
 import mf_manifold as mf
-from benchmarks.harness import Report
+from benchmarks.comparison import LogDensity, Method, compare
 from benchmarks.problems.synthetic2d import PROBLEMS, NoisyCurve, Problem, spiral
-from mf_manifold.anchors import AnchoredFlow
-from mf_manifold.kernel_mixture import KernelMixture
-from mf_manifold.scoring import score
-from mf_manifold.submanifold import chamfer
+
+if TYPE_CHECKING:
+    from benchmarks.harness import Report
 
 PLANE = geoopt.Euclidean(ndim=1)
 SIZES = (100, 200, 500, 1000)
-TEST = 5000
 FROZEN = 4096
-
-
-class Density(Protocol):
-    """What a fitted model is asked for."""
-
-    def log_prob(self, x: Tensor) -> Tensor: ...
-
-
-Fit = Callable[[Tensor, int], Density]
-
-
-def marginal(seed: int, x: Tensor, **options: Any) -> mf.MarginalFlow:
-    """The settings for some hundred points of the plane: fewer components and smoother maps than by default."""
-    settings = {"n_components": 512, "bandwidth": 0.5, **options}
-    flow = mf.MarginalFlow(PLANE, (2,), **settings)
-    return flow.fit(x, seed=seed, max_steps=400, patience=50, progress=False)
-
-
-def fit_marginal(x: Tensor, seed: int) -> Density:
-    return marginal(seed, x).freeze(FROZEN)
-
-
-def fit_anchored(x: Tensor, seed: int) -> Density:
-    return AnchoredFlow(PLANE, (2,)).fit(x, seed=seed, progress=False).freeze()
-
-
-def fit_kernel_density(bandwidth: str) -> Fit:
-    def fit(x: Tensor, seed: int) -> Density:
-        return mf.KernelDensity(PLANE, (2,), bandwidth=bandwidth).fit(x, seed=seed, progress=False)
-
-    return fit
-
-
-def fit_em(covariance: str, n_components: int | tuple[int, ...] = (5, 10, 20, 40)) -> Fit:
-    def fit(x: Tensor, seed: int) -> Density:
-        model = KernelMixture(PLANE, (2,), n_components, kernel_options={"covariance": covariance})
-        return model.fit(x, seed=seed, progress=False)
-
-    return fit
-
-
-def fit_spline(x: Tensor, seed: int) -> Density:
-    from benchmarks.rivals import SplineFlow
-
-    return SplineFlow(PLANE, (2,)).fit(x, seed=seed, max_seconds=30.0)
-
-
-METHODS: dict[str, Fit] = {
-    "MarginalFlow": fit_marginal,
-    "AnchoredFlow": fit_anchored,
-    "KernelDensity, single": fit_kernel_density("single"),
-    "KernelDensity, adaptive": fit_kernel_density("adaptive"),
-    "KernelDensity, local": fit_kernel_density("local"),
-    "KernelMixture, diagonal": fit_em("diagonal"),
-    "KernelMixture, full": fit_em("full"),
-    "spline flow": fit_spline,
-}
-
-
-class Trial:
-    """One draw of training and test points of a problem."""
-
-    def __init__(self, problem: Problem, n: int, seed: int) -> None:
-        self.seed = seed
-        self.train = problem.sample(n, torch.Generator().manual_seed(seed)).float()
-        self.test = problem.sample(TEST, torch.Generator().manual_seed(10_000 + seed)).float()
-        self.truth = float(problem.log_prob(self.test).mean())
-
-    def measured(self, fit: Fit) -> tuple[Density, float, float]:
-        """The fitted density, its mean log density at the test points, CPU seconds of the fit."""
-        start = time.process_time()
-        density = fit(self.train, self.seed)
-        seconds = time.process_time() - start
-        return density, mean_log(density, self.test), seconds
-
-
-@torch.no_grad()
-def mean_log(density: Density, x: Tensor) -> float:
-    return float(density.log_prob(x).double().mean())
-
-
-def mean_and_error(values: list[float]) -> tuple[float, float | None]:
-    numbers = torch.tensor(values, dtype=torch.float64)
-    return float(numbers.mean()), float(numbers.std()) / len(values) ** 0.5 if len(values) > 1 else None
-
-
-def summarised(trials: list[Trial], logs: list[float], seconds: list[float]) -> dict[str, Any]:
-    log_lik, error = mean_and_error(logs)
-    gap, gap_error = mean_and_error([trial.truth - value for trial, value in zip(trials, logs, strict=True)])
-    return {
-        "log_lik": log_lik,
-        "log_lik_se": error,
-        "gap": gap,
-        "gap_se": gap_error,
-        "cpu_seconds": sum(seconds) / len(seconds),
-        "seeds": len(trials),
-    }
+RIVAL = "KernelMixture, full"
+HALF = {"two moons": 1.9, "pinwheel": 1.3, "swiss roll": 2.2, "checkerboard": 2.3, "8 Gaussians": 3.0}
 
 
 def run(report: Report) -> None:
+    """The comparison, ten components, the spiral."""
     torch.set_num_threads(1)
-    densities = compare(report)
-    draw_densities(report, densities)
-    ten_components(report)
-    draw_spiral(report, spirals(report))
-
-
-def compare(report: Report) -> dict[str, dict[str, Density]]:
-    """The table of problems, sizes and methods; densities of the largest size and the first seed."""
-    kept: dict[str, dict[str, Density]] = {}
+    few = replace(report, seeds=report.seeds[:3])  # shares the rows
+    shown: dict[str, dict[str, LogDensity]] = {}
     for name, make in PROBLEMS.items():
-        problem = make()
-        kept[name] = {"true density": problem}
-        for n in (50,) if report.quick else SIZES:
-            seeds = report.seeds if name == "two moons" else report.seeds[:3]
-            trials = [Trial(problem, n, seed) for seed in seeds]
-            common = {"part": "densities", "problem": name, "n": n}
-            report.row(**common, method="true density", **summarised(trials, [t.truth for t in trials], [0.0] * len(trials)))
-            for method, fit in METHODS.items():
-                if method == "spline flow" and n < 500:
-                    continue
-                used = trials[:2] if method == "spline flow" else trials
-                results = [trial.measured(fit) for trial in used]
-                logs, seconds = [r[1] for r in results], [r[2] for r in results]
-                report.row(**common, method=method, **summarised(used, logs, seconds))
-                kept[name][method] = results[0][0]
-    return kept
+        for n in (60,) if report.quick else SIZES:
+            problem, repeats = make(), report if name == "two moons" else few
+            found = methods(n, report.quick)
+            fits = compare(repeats, f"{name}, {n} points", split(problem, n), found, rival=RIVAL, truth=problem.log_prob)
+            shown[name] = {"true density": problem.log_prob, **fits}
+    draw_densities(report, shown)
+    ten_components(report)
+    draw_spirals(report, spirals(few))
+
+
+def split(problem: Problem, n: int) -> Any:
+    """Points to fit, a ninth of them to select with, test points."""
+
+    def parts(seed: int) -> tuple[Tensor, Tensor, Tensor]:
+        x = problem.sample(n, torch.Generator().manual_seed(seed))
+        test = problem.sample(5000, torch.Generator().manual_seed(10_000 + seed))
+        held = n // 10
+        return x[held:], x[:held], test
+
+    return parts
+
+
+def methods(n: int, quick: bool) -> dict[str, Method]:
+    """Every estimator, ready to be fitted."""
+
+    def flow(train: Tensor, validation: Tensor, seed: int) -> LogDensity:
+        return marginal(train, validation, seed, quick).freeze(FROZEN).log_prob
+
+    def anchored(train: Tensor, validation: Tensor, seed: int) -> LogDensity:
+        options = {"neighbors": (4, 8), "network": False} if quick else {}
+        return mf.AnchoredFlow(PLANE, (2,), **options).fit(both(train, validation), seed=seed, progress=False).freeze().log_prob
+
+    def spline(train: Tensor, validation: Tensor, seed: int) -> LogDensity:
+        from benchmarks.rivals import SplineFlow
+
+        model = SplineFlow(PLANE, (2,), hidden=(16,) if quick else (64, 64))
+        return model.fit(train, seed=seed, max_seconds=0.3 if quick else 30.0, validation=validation).log_prob
+
+    counts = 5 if quick else (5, 10, 20, 40)
+    found = {
+        RIVAL: em("full", counts),
+        "KernelMixture, diagonal": em("diagonal", counts),
+        "MarginalFlow": flow,
+        "AnchoredFlow": anchored,
+        **{f"KernelDensity, {bandwidth}": kernel_density(bandwidth) for bandwidth in ("single", "adaptive", "local")},
+    }
+    return {**found, "spline flow": spline} if n >= 500 or quick else found
+
+
+def both(train: Tensor, validation: Tensor) -> Tensor:
+    return torch.cat([train, validation])
+
+
+def marginal(train: Tensor, validation: Tensor, seed: int, quick: bool, **options: Any) -> mf.MarginalFlow:
+    """For some hundred points: fewer components and a smoother map than by default, one shape for all components."""
+    settings: dict[str, Any] = {"n_components": 256, "bandwidth": 0.25, "shared_shape": True, **options}
+    flow = mf.MarginalFlow(PLANE, (2,), **settings)
+    steps = 4 if quick else 400
+    return flow.fit(train, validation=validation, seed=seed, max_steps=steps, patience=50, progress=False)
+
+
+def kernel_density(bandwidth: str) -> Method:
+    def method(train: Tensor, validation: Tensor, seed: int) -> LogDensity:
+        model = mf.KernelDensity(PLANE, (2,), bandwidth=bandwidth)
+        return model.fit(both(train, validation), seed=seed, progress=False).freeze().log_prob
+
+    return method
+
+
+def em(covariance: str, n_components: int | tuple[int, ...]) -> Method:
+    def method(train: Tensor, validation: Tensor, seed: int) -> LogDensity:
+        model = mf.KernelMixture(PLANE, (2,), n_components, kernel_options={"covariance": covariance})
+        return model.fit(both(train, validation), seed=seed, progress=False).freeze().log_prob
+
+    return method
 
 
 def ten_components(report: Report) -> None:
     """Ten components drawn afresh at every step, against ten optimised ones."""
-    problem = PROBLEMS["two moons"]()
-    trials = [Trial(problem, 50 if report.quick else 1000, seed) for seed in report.seeds]
-    common = {"part": "ten components", "problem": "two moons", "n": len(trials[0].train)}
-    flows, seconds = [], []
-    for trial in trials:
-        start = time.process_time()
-        flows.append(marginal(trial.seed, trial.train, n_components=10))
-        seconds.append(time.process_time() - start)
-    for count in (10, 100, FROZEN):
-        logs = [mean_log(flow.freeze(count), trial.test) for flow, trial in zip(flows, trials, strict=True)]
-        report.row(**common, method=f"MarginalFlow of 10, frozen with {count}", **summarised(trials, logs, seconds))
-    for covariance in ("diagonal", "full"):
-        results = [trial.measured(fit_em(covariance, 10)) for trial in trials]
-        logs, times = [r[1] for r in results], [r[2] for r in results]
-        report.row(**common, method=f"KernelMixture of 10, {covariance}", **summarised(trials, logs, times))
-    errors = [score(flow(n_components=FROZEN), trial.test) for flow, trial in zip(flows, trials, strict=True)]
+    problem, flows = PROBLEMS["two moons"](), {}
+    parts = split(problem, 60 if report.quick else 1000)
+
+    def resampled(count: int) -> Method:
+        def method(train: Tensor, validation: Tensor, seed: int) -> LogDensity:
+            if seed not in flows:
+                flows[seed] = marginal(train, validation, seed, report.quick, n_components=10)
+            return flows[seed].freeze(count).log_prob
+
+        return method
+
+    rival = "10 optimised components, full"
+    found: dict[str, Method] = {rival: em("full", 10), "10 optimised components, diagonal": em("diagonal", 10)}
+    found |= {f"MarginalFlow of 10, frozen with {count}": resampled(count) for count in (10, 100, FROZEN)}
+    compare(report, "two moons, ten components", parts, found, rival=rival, truth=problem.log_prob)
+    seed = report.seeds[0]
+    with torch.no_grad():
+        error = mf.score(flows[seed](n_components=FROZEN), parts(seed)[2])
     report.note(
-        f"Of the mean test log density of 10-component flows drawn with {FROZEN} components, the standard error is "
-        f"{errors[0].sampling_error:.4f} by the test points and {errors[0].draw_error:.4f} by the components (seed {trials[0].seed})."
+        f"The flow of 10 components, drawn with {FROZEN}: mean test log density {error} (seed {seed}; components are evenly "
+        "spread, so that the second error is an upper bound)."
     )
 
 
-def spirals(report: Report) -> list[tuple[int, mf.MarginalFlow, Trial]]:
-    """Marginal flows of one and two latent dimensions on a noisy spiral."""
+def spirals(report: Report) -> list[tuple[mf.MarginalFlow, Tensor]]:
+    """Flows of one and two latent dimensions on a noisy spiral; with the data, those of the first seed."""
     problem, fitted = spiral(), []
-    trials = [Trial(problem, 100 if report.quick else 1000, seed) for seed in report.seeds[:3]]
-    common = {"part": "spiral", "problem": "spiral", "n": len(trials[0].train)}
-    report.row(**common, method="true density", **summarised(trials, [t.truth for t in trials], [0.0] * len(trials)))
+    parts = split(problem, 100 if report.quick else 1000)
     for dim in (1, 2):
-        flows, logs, seconds, far = [], [], [], []
-        for trial in trials:
-            start = time.process_time()
-            flows.append(marginal(trial.seed, trial.train, latent_dim=dim))
-            seconds.append(time.process_time() - start)
-            logs.append(mean_log(flows[-1].freeze(FROZEN), trial.test))
-            far.append(chamfer(PLANE, locations(flows[-1]), on_curve(problem)))
-        report.row(
-            **common,
-            method=f"MarginalFlow, latent_dim={dim}",
-            **summarised(trials, logs, seconds),
-            off_curve=sum(f.to_reference for f in far) / len(far),
-            missed_curve=sum(f.from_reference for f in far) / len(far),
-        )
-        fitted.append((dim, flows[0], trials[0]))
+        flows: list[mf.MarginalFlow] = []
+
+        def method(train: Tensor, validation: Tensor, seed: int, dim: int = dim, flows: Any = flows) -> LogDensity:
+            flows.append(marginal(train, validation, seed, report.quick, latent_dim=dim))
+            return flows[-1].freeze(FROZEN).log_prob
+
+        name = f"MarginalFlow, latent_dim={dim}"
+        compare(report, "spiral", parts, {name: method}, rival=name, truth=problem.log_prob)
+        far = [mf.chamfer(PLANE, locations(flow), on_curve(problem)) for flow in flows]
+        report.rows[-1] |= {
+            "off_curve": sum(found.to_reference for found in far) / len(far),
+            "missed_curve": sum(found.from_reference for found in far) / len(far),
+        }
+        fitted.append((flows[0], parts(report.seeds[0])[0]))
     return fitted
 
 
 @torch.no_grad()
 def locations(flow: mf.MarginalFlow) -> Tensor:
-    return flow.decode(2 * torch.rand(2048, flow.latent_dim, generator=torch.Generator().manual_seed(0)) - 1)
+    return flow.decode(mf.bases.sobol(2048, flow.latent_dim, seed=0)).double()
 
 
 def on_curve(problem: NoisyCurve, count: int = 2048) -> Tensor:
-    return problem.curve(torch.linspace(0, 1, count, dtype=torch.float64), torch.zeros(count, dtype=torch.long)).float()
+    return problem.curve(torch.linspace(0, 1, count, dtype=torch.float64), torch.zeros(count, dtype=torch.long))
 
 
-def draw_densities(report: Report, densities: dict[str, dict[str, Density]]) -> None:
+def draw_densities(report: Report, densities: dict[str, dict[str, LogDensity]]) -> None:
     from matplotlib.figure import Figure
 
-    shown = ["true density", "MarginalFlow", "AnchoredFlow", "KernelMixture, full", "spline flow"]
-    shown = [name for name in shown if name in densities["two moons"]]
-    figure = Figure(figsize=(2 * len(shown), 2 * len(densities)), dpi=60, layout="constrained")
+    names = ["true density", "MarginalFlow", "AnchoredFlow", RIVAL, "spline flow"]
+    figure, cells = Figure(figsize=(1.6 * len(names), 1.7 * len(densities)), layout="constrained"), 100
+    panels = figure.subplots(len(densities), len(names), squeeze=False)
     for row, (problem, models) in enumerate(densities.items()):
-        center, half = (0.5, 0.25) if problem == "two moons" else (0.0, 0.0), _half(problem)
-        axis = torch.linspace(-half, half, 120)
-        grid = torch.cartesian_prod(axis, axis) + torch.tensor(center)
-        top = float(models["true density"].log_prob(grid).max().exp())
-        for column, name in enumerate(shown):
-            axes = figure.add_subplot(len(densities), len(shown), row * len(shown) + column + 1)
+        axis = torch.linspace(-HALF[problem], HALF[problem], cells)
+        grid = torch.cartesian_prod(axis, axis) + torch.tensor([0.5, 0.25] if problem == "two moons" else [0.0, 0.0])
+        top = float(models["true density"](grid).max().exp())
+        for axes, name in zip(panels[row], names, strict=True):
             with torch.no_grad():
-                values = models[name].log_prob(grid).exp().reshape(120, 120).T
+                values = models[name](grid).exp().reshape(cells, cells).T
             axes.imshow(values.numpy(), origin="lower", vmin=0, vmax=top, cmap="magma")
             axes.set_axis_off()
-            if row == 0:
-                axes.set_title(name, fontsize=8)
-    report.figure(figure, "densities", "Densities fitted to the largest training sets, first seed; colours as for the true density.")
+            axes.set_title(name if row == 0 else "", fontsize=7)
+    report.figure(figure, "densities", "Densities fitted to the largest sets, first seed; colours as for the true density.")
 
 
-def _half(problem: str) -> float:
-    return {"two moons": 1.9, "pinwheel": 1.3, "swiss roll": 2.2, "checkerboard": 2.3, "8 Gaussians": 3.0}[problem]
-
-
-def draw_spiral(report: Report, fitted: list[tuple[int, mf.MarginalFlow, Trial]]) -> None:
+def draw_spirals(report: Report, fitted: list[tuple[mf.MarginalFlow, Tensor]]) -> None:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4 * len(fitted), 4), dpi=60, layout="constrained")
-    for column, (dim, flow, trial) in enumerate(fitted):
-        axes = figure.add_subplot(1, len(fitted), column + 1)
-        axes.plot(*trial.train.T, ".", color="0.7", markersize=3, label="data")
-        where = locations(flow)
-        axes.plot(*where.T, ".", markersize=2, label=f"locations, latent_dim={dim}")
+    figure = Figure(figsize=(4 * len(fitted), 4), layout="constrained")
+    for axes, (flow, data) in zip(figure.subplots(1, len(fitted)), fitted, strict=True):
+        axes.plot(*data.T, ".", color="0.7", markersize=2, label="data")
+        axes.plot(*locations(flow).T, ".", markersize=1, label=f"locations, latent_dim={flow.latent_dim}")
         axes.plot(*on_curve(spiral()).T, "k", linewidth=0.5, label="true curve")
         axes.set_aspect("equal")
         axes.legend(fontsize=7)
-    report.figure(figure, "spiral", "Locations that flows of one and two latent dimensions learned from noisy points of a spiral.")
+    report.figure(figure, "spiral", "Locations that flows of one and two latent dimensions learned from points of a spiral.")

@@ -25,6 +25,8 @@ import mf_manifold as mf
 from benchmarks.comparison import LogDensity, Method, compare
 from benchmarks.problems.torus import TARGETS
 from benchmarks.rivals import SplineFlow
+from mf_manifold.anchors import AnchoredFlow
+from mf_manifold.kernel_mixture import KernelMixture
 
 if TYPE_CHECKING:
     from benchmarks.harness import Report
@@ -55,9 +57,18 @@ def methods(dim: int, quick: bool) -> dict[str, Method]:
     """Every estimator, ready to be fitted to points of T^dim."""
     shape = (dim,)
 
-    def adaptive(train: Tensor, validation: Tensor, seed: int) -> LogDensity:
-        kde = mf.KernelDensity(TORUS, shape).fit(torch.cat([train, validation]), seed=seed, progress=False)
-        return kde.freeze().log_prob
+    def kernel_density(bandwidth: str) -> Method:
+        def fit(train: Tensor, validation: Tensor, seed: int) -> LogDensity:
+            kde = mf.KernelDensity(TORUS, shape, bandwidth=bandwidth)
+            scored = 400 if bandwidth == "local" else None  # covariances of their own cost the most for each pair
+            return kde.fit(torch.cat([train, validation]), seed=seed, n_scored=scored, progress=False).freeze().log_prob
+
+        return fit
+
+    def mixture(train: Tensor, validation: Tensor, seed: int) -> LogDensity:
+        model = KernelMixture(TORUS, shape, n_components=(2, 3) if quick else (10, 40))
+        model.fit(torch.cat([train, validation]), seed=seed, restarts=1, max_steps=3 if quick else 100, progress=False)
+        return model.freeze().log_prob
 
     def spline(train: Tensor, validation: Tensor, seed: int) -> LogDensity:
         flow = SplineFlow(TORUS, shape, hidden=(16,) if quick else (128, 128))
@@ -69,10 +80,18 @@ def methods(dim: int, quick: bool) -> dict[str, Method]:
         flow.fit(train, validation=validation, seed=seed, max_steps=steps, patience=50, progress=False)
         return flow.freeze(128 if quick else 8192).log_prob
 
+    def anchored(train: Tensor, validation: Tensor, seed: int) -> LogDensity:
+        flow = AnchoredFlow(TORUS, shape, neighbors=(4, 8) if quick else None, network=not quick)
+        return flow.fit(torch.cat([train, validation]), seed=seed, progress=False).freeze().log_prob
+
     return {
-        "kernel density, adaptive": adaptive,
+        "kernel density, adaptive": kernel_density("adaptive"),
+        "kernel density, multi-scale": kernel_density("multiscale"),
+        "kernel density, local covariances": kernel_density("local"),
+        "mixture, EM": mixture,
         "neural spline flow": spline,
         "marginal flow": marginal,
+        "anchored flow": anchored,
     }
 
 

@@ -56,9 +56,11 @@ class Scoring:
             self.background(x).float(),
         )
 
-    def held_out(self, neighbours: Neighbours, fold: Tensor, number: int, count: int) -> Part:
+    def held_out(self, neighbours: Neighbours, number: int, count: int) -> Part:
         """At most ``count`` points of one part of the cross-validation, under anchors and neighbours of the others."""
-        kept, rows = (fold != number).nonzero().squeeze(1), (fold == number).nonzero().squeeze(1)[:count]
+        assert neighbours.fold is not None
+        kept = (neighbours.fold != number).nonzero().squeeze(1)
+        rows = (neighbours.fold == number).nonzero().squeeze(1)[:count]
         return self.part(neighbours.local(number), self.points[rows.to(self.points.device)], kept)
 
 

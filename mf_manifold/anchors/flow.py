@@ -24,7 +24,8 @@ from .neighbours import Neighbours
 from .shapes import Shapes
 from .training import FOLDS, NEAR, Clock, Training
 
-FEW, MANY = (4, 4, 8, 16, 32, 64, 128, 128), (8, 8, 16, 32, 64, 128, 256, 256)  # neighbours in at most 3 dimensions, in more
+FEW = (4, 4, 4, 8, 8, 16, 16, 32, 32, 64, 128, 128)  # neighbours in at most three dimensions
+MANY = (8, 8, 8, 16, 16, 32, 32, 64, 64, 128, 256, 256)  # in more
 FITTED = 40_000  # data that the shapes are learned from; all become anchors
 
 
@@ -35,7 +36,7 @@ class AnchoredFlow(Estimator):
     .. math:: q(x) = (1 - \epsilon) \sum_{i=1}^n \sum_{j=1}^J \pi_{ij}\, q(x \mid a_i, \Sigma_{ij}) + \epsilon\, q_0(x)
 
     The covariance of a component has the principal axes of the :math:`k_j` nearest neighbours of the anchor :math:`a_i`.
-    Widths, roundness, shifts towards the neighbours' mean and weights are learned, for each scale j and, by a network, for
+    Widths, roundness, shifts towards the neighbours' mean and weights are learned, for each scale j and, by networks, for
     each anchor's surroundings. The likelihood that is maximised is cross-fitted: a datum is scored under anchors and
     neighbours of the other parts of the data only. :math:`q_0` is the background of
     :func:`mf_manifold.background.background_for`.
@@ -46,16 +47,17 @@ class AnchoredFlow(Estimator):
         manifold: a geoopt manifold with exponential map and logarithm.
         point_shape: shape of a point.
         kernel: registry name; None takes the one that costs least for each pair of point and component.
-        neighbors: the :math:`k_j`, in increasing order; a number that is repeated makes several components. None takes 8
+        neighbors: the :math:`k_j`, in increasing order; a number that is repeated makes several components. None takes 12
             from 4 to 128, in more than 3 dimensions from 8 to 256.
-        network: learn corrections for each anchor's surroundings; they are left out where held-out data do not gain by them.
-        hidden, dropout: of that network.
+        networks: how many networks learn corrections for each anchor's surroundings, which are averaged; each is trained on
+            other parts of the data, and left out where held-out data do not gain by it. 0 for shared parameters only.
+        hidden, dropout: of a network.
         kernel_options: constructor options of the kernel; by default full covariances where the family has them.
 
     >>> import geoopt, torch, mf_manifold as mf
     >>> from mf_manifold.anchors import AnchoredFlow
     >>> x = mf.geometry.sample_uniform(geoopt.Sphere(), (3,), (60,), generator=torch.Generator().manual_seed(0))
-    >>> AnchoredFlow(geoopt.Sphere(), (3,), neighbors=(4, 8), network=False).fit(x, progress=False).freeze()
+    >>> AnchoredFlow(geoopt.Sphere(), (3,), neighbors=(4, 8), networks=0).fit(x, progress=False).freeze()
     Mixture(120 x stereographic_normal + uniform; riemannian measure on Sphere)
     """
 
@@ -68,7 +70,7 @@ class AnchoredFlow(Estimator):
         kernel: str | None = None,
         *,
         neighbors: Sequence[int] | None = None,
-        network: bool = True,
+        networks: int = 3,
         hidden: Sequence[int] = (64, 64),
         dropout: float = 0.2,
         kernel_options: dict[str, Any] | None = None,
@@ -79,7 +81,9 @@ class AnchoredFlow(Estimator):
             raise ValueError(f"Expected neighbors as positive numbers in increasing order, got {tuple(wanted)}.")
         if not self.kernel.has_location:
             raise ValueError(f"Expected a kernel that makes a bump around each datum, got {self.kernel.name}, which has none.")
-        self.neighbors, self.network = tuple(wanted), network
+        if networks < 0:
+            raise ValueError(f"Expected a number of networks, 0 or more, got {networks}.")
+        self.neighbors, self.networks = tuple(wanted), networks
         self.hidden, self.dropout = tuple(hidden), dropout
         self.shapes: Shapes | None = None
         self.sizes: tuple[int, ...] = ()
@@ -92,7 +96,7 @@ class AnchoredFlow(Estimator):
         *,
         validation: Tensor | None = None,
         seed: int = 0,
-        max_steps: int = 500,
+        max_steps: int = 200,
         max_seconds: float | None = None,
         progress: bool = True,
         checkpoint: str | PathLike[str] | None = None,
@@ -105,7 +109,7 @@ class AnchoredFlow(Estimator):
         Args:
             validation: points (v,*E) that only select.
             seed: of the parts, the network and the batches.
-            max_steps: of the network, at most; a fifth to a half of the time goes into what comes before.
+            max_steps: of each network, at most.
             max_seconds: end before that time.
             progress: show a progress bar.
             checkpoint: folder in which the result is saved, also of a fit that is interrupted.
@@ -134,7 +138,7 @@ class AnchoredFlow(Estimator):
             training = Training(self.shapes.to(points.device), self.kernel.max_scale, clock, seed, progress)
             try:
                 training.prepare(scoring, neighbours, None if validation is None else self._checked(validation, "validation"))
-                training.run(max_steps if self.network else 0)
+                training.run(max_steps)
             finally:
                 self.history = training.history
                 if self.history:
@@ -195,7 +199,7 @@ class AnchoredFlow(Estimator):
     def _set_shapes(self, sizes: tuple[int, ...], n_features: int) -> None:
         self.sizes = sizes
         columns = [sizes.index(min(k, sizes[-1])) for k in self.neighbors]
-        self.shapes = Shapes(columns, n_features, self.hidden, self.dropout)
+        self.shapes = Shapes(columns, n_features, self.hidden, self.dropout, self.networks)
 
     def _set_background(self, points: Tensor) -> None:
         self.covering = _frozen(background_for(self.manifold, self.point_shape, points).params)
@@ -216,7 +220,7 @@ class AnchoredFlow(Estimator):
             "kernel_options": self.kernel.options,
             "options": {
                 "neighbors": list(self.neighbors),
-                "network": self.network,
+                "networks": self.networks,
                 "hidden": list(self.hidden),
                 "dropout": self.dropout,
             },

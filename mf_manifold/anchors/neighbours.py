@@ -87,12 +87,37 @@ class Neighbours:
     def local(self, ignored: int | None = None) -> Local:
         """Statistics of all neighbours, or of those outside one part of the cross-validation."""
         largest, coords, index = self.sizes[-1], self.coords, self.index
+        typical = torch.ones(len(index), dtype=torch.bool)
         if ignored is not None:
             assert self.fold is not None
+            typical = self.fold != ignored
             kept = (self.fold[index] == ignored).to(torch.int8).argsort(dim=1, stable=True)[:, :largest]
             index = index.gather(1, kept)
             coords = coords.gather(1, kept.to(coords.device).unsqueeze(-1).expand(-1, -1, coords.shape[-1]))
-        return _statistics(coords[:, :largest], index[:, :largest].to(coords.device), self.sizes, self.rounding)
+        return self._statistics(coords[:, :largest], index[:, :largest].to(coords.device), typical.to(coords.device))
+
+    def _statistics(self, coords: Tensor, index: Tensor, typical: Tensor) -> Local:
+        """Statistics of the neighbours ``index`` (n,K) with logarithms (n,K,d); ``typical`` rows give the unit of length."""
+        sizes, rounding = self.sizes, self.rounding
+        means, moments = [], []
+        total, square = torch.zeros_like(coords[:, 0]), coords.new_zeros(len(coords), coords.shape[2], coords.shape[2])
+        for low, high in zip((0, *sizes[:-1]), sizes, strict=True):
+            ring = coords[:, low:high]
+            total, square = total + ring.sum(1), square + ring.mT @ ring
+            means.append(total / high)
+            moments.append(square / high)
+        values, vectors = torch.linalg.eigh(torch.stack(moments, dim=1))
+        values, mean = values.clamp_min(0), torch.stack(means, dim=1)
+        steps = [k for k in STEPS if k <= sizes[-1]]
+        logs = coords.norm(dim=-1)[:, [k - 1 for k in steps]].clamp_min(rounding).log()
+        reference = logs[:, min(steps.index(min(REFERENCE, steps[-1])), logs.shape[1] - 1), None]
+        unit = reference[typical].median()
+        spread = values.clamp_min(rounding**2).log() / 2 - reference.unsqueeze(-1)
+        lean = mean.norm(dim=-1) / values.sum(-1).clamp_min(rounding**2).sqrt()
+        # whether the neighbours have near neighbours themselves tells an isolated datum from one at the rim of a cluster
+        theirs = [reference[index[:, :k], 0].mean(1, keepdim=True) - reference for k in AROUND]
+        features = torch.cat([reference - unit, logs - reference, spread.flatten(1), lean, *theirs], dim=1)
+        return Local(mean, values, vectors, features, float(unit.exp()))
 
 
 def _without_self(found: Tensor) -> Tensor:
@@ -100,24 +125,3 @@ def _without_self(found: Tensor) -> Tensor:
     own = found == torch.arange(len(found)).unsqueeze(1)
     own[~own.any(1), -1] = True
     return found[~own].reshape(len(found), -1)
-
-
-def _statistics(coords: Tensor, index: Tensor, sizes: Sequence[int], rounding: float) -> Local:
-    means, moments, total, square = [], [], 0.0, 0.0
-    for low, high in zip((0, *sizes[:-1]), sizes, strict=True):
-        ring = coords[:, low:high]
-        total, square = total + ring.sum(1), square + ring.mT @ ring
-        means.append(total / high)
-        moments.append(square / high)
-    values, vectors = torch.linalg.eigh(torch.stack(moments, dim=1))
-    values, mean = values.clamp_min(0), torch.stack(means, dim=1)
-    steps = [k for k in STEPS if k <= sizes[-1]]
-    logs = coords.norm(dim=-1)[:, [k - 1 for k in steps]].clamp_min(rounding).log()
-    reference = logs[:, min(steps.index(min(REFERENCE, steps[-1])), logs.shape[1] - 1), None]
-    typical = reference.median()
-    spread = values.clamp_min(rounding**2).log() / 2 - reference.unsqueeze(-1)
-    lean = mean.norm(dim=-1) / values.sum(-1).clamp_min(rounding**2).sqrt()
-    # whether the neighbours have near neighbours themselves tells an isolated datum from one at the rim of a cluster
-    theirs = [reference[index[:, :k], 0].mean(1, keepdim=True) - reference for k in AROUND]
-    features = torch.cat([reference - typical, logs - reference, spread.flatten(1), lean, *theirs], dim=1)
-    return Local(mean, values, vectors, features, float(typical.exp()))

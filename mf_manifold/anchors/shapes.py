@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -36,13 +37,16 @@ class Shapes(nn.Module):
     Args:
         columns: for each scale j the column of :class:`Local` that it reads.
         n_features: number of features of an anchor.
-        hidden, dropout: of the network.
+        hidden, dropout: of a network.
+        members: number of networks, whose outputs are averaged.
     """
 
     center: Tensor
     spread: Tensor
 
-    def __init__(self, columns: Sequence[int], n_features: int, hidden: Sequence[int], dropout: float) -> None:
+    def __init__(
+        self, columns: Sequence[int], n_features: int, hidden: Sequence[int], dropout: float, members: int = 1
+    ) -> None:
         super().__init__()
         self.columns, scales = list(columns), len(columns)
         self.refined = False  # whether the network adds to the shared parameters
@@ -52,21 +56,14 @@ class Shapes(nn.Module):
         self.log_weight = nn.Parameter(torch.zeros(scales))
         self.shift = nn.Parameter(torch.zeros(scales))
         self.background = nn.Parameter(torch.tensor(-5.0))
-        self.plain = nn.Parameter(torch.tensor(-2.0))
         self.register_buffer("center", torch.zeros(n_features))
         self.register_buffer("spread", torch.ones(n_features))
-        sizes, layers = [n_features, *hidden], list[nn.Module]()
-        for a, b in zip(sizes[:-1], sizes[1:], strict=True):
-            layers += [nn.Linear(a, b), nn.SiLU(), nn.Dropout(dropout)]
-        self.network = nn.Sequential(*layers, nn.Linear(sizes[-1], 4 * scales))
-        head = self.network[-1]
-        nn.init.zeros_(head.weight)
-        nn.init.zeros_(head.bias)
+        self.networks = nn.ModuleList(_network([n_features, *hidden, 4 * scales], dropout) for _ in range(members))
 
     @property
     def shared(self) -> list[nn.Parameter]:
         """The parameters that all anchors share."""
-        return [self.log_factor, self.roundness, self.log_width, self.log_weight, self.shift, self.background, self.plain]
+        return [self.log_factor, self.roundness, self.log_width, self.log_weight, self.shift, self.background]
 
     def standardise(self, features: Tensor) -> None:
         """Let the network see features with mean 0 and standard deviation 1."""
@@ -80,27 +77,45 @@ class Shapes(nn.Module):
         width2 = (local.unit * torch.exp(self.log_width)).square().unsqueeze(-1)
         variances = torch.exp(self.log_factor + factor).unsqueeze(-1) * shape + width2
         variances = variances.clamp((FLOOR * local.unit) ** 2, max_scale**2)
-        return Bumps(variances, self.shift + shift, self._log_weights(weight))
-
-    def _log_weights(self, corrections: Tensor) -> Tensor:
-        """A mixture of weights with and without the network, so that it cannot take all weight from where data may come."""
-        shared = self.log_weight.expand_as(corrections)
-        plain, corrected = (w - w.flatten().logsumexp(0) for w in (shared, shared + corrections))
-        if not self.refined:
-            return plain
-        log_plain, log_corrected = nn.functional.logsigmoid(self.plain), nn.functional.logsigmoid(-self.plain)
-        return torch.logaddexp(log_plain + plain, log_corrected + corrected)
+        log_weights = self.log_weight + weight
+        return Bumps(variances, self.shift + shift, log_weights - log_weights.flatten().logsumexp(0))
 
     def _corrections(self, features: Tensor) -> tuple[Tensor, ...]:
         if not self.refined:
             return (features.new_zeros(len(features), len(self.columns)),) * 4
         standard = ((features - self.center) / self.spread).clamp(-CLIP, CLIP)
-        corrections: Tensor = self.network(standard)
+        corrections = torch.stack([network(standard) for network in self.networks]).mean(0)
         return corrections.unflatten(-1, (4, -1)).unbind(1)
+
+    def alone(self, number: int) -> Shapes:
+        """A copy with one of the networks only."""
+        shapes = copy.deepcopy(self)
+        shapes.networks = nn.ModuleList([shapes.networks[number]])
+        return shapes
+
+    @torch.no_grad()
+    def average(self, members: Sequence[Shapes]) -> None:
+        """Take over the members' networks, whose outputs are averaged, and the mean of what else they have."""
+        self.refined = any(member.refined for member in members)
+        for own, theirs in zip(self.shared, zip(*(member.shared for member in members), strict=True), strict=True):
+            own.copy_(torch.stack(theirs).mean(0))
+        for network, member in zip(self.networks, members, strict=True):
+            network.load_state_dict(member.networks[0].state_dict())
 
     def log_shares(self) -> tuple[Tensor, Tensor]:
         """Log weights of all components together and of the background."""
         return nn.functional.logsigmoid(-self.background), nn.functional.logsigmoid(self.background)
+
+
+def _network(sizes: list[int], dropout: float) -> nn.Sequential:
+    """A network whose outputs are zero to begin with."""
+    layers: list[nn.Module] = []
+    for a, b in zip(sizes[:-2], sizes[1:-1], strict=True):
+        layers += [nn.Linear(a, b), nn.SiLU(), nn.Dropout(dropout)]
+    head = nn.Linear(sizes[-2], sizes[-1])
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    return nn.Sequential(*layers, head)
 
 
 def _start(columns: list[int]) -> Tensor:

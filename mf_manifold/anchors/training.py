@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -21,9 +20,9 @@ FOLDS = 10
 SELECTING = 2  # of the parts only select, as the validation rows do
 SCORED, CHECKED = 20_000, 4_000  # points that at most train and select
 NEAR = 128  # anchors that a point is scored under
-SHARED_STEPS, EVERY = 150, 25
+SHARED_STEPS, EVERY = 150, 20
 SHARED_RATE, RATE, DECAY, EMA = 0.08, 2e-3, 1e-2, 0.97
-BATCH, CLIP_NORM, PATIENCE = 1000, 5.0, 8
+BATCH, CLIP_NORM, PATIENCE = 1000, 5.0, 5
 PREPARING, WARM, RESERVE = 0.3, 0.5, 0.9  # shares of the time limit by which parts, shared parameters and all steps are done
 
 
@@ -47,79 +46,91 @@ class Training:
         self.shapes, self.max_scale, self.clock = shapes, max_scale, clock
         self.generator = torch.Generator().manual_seed(seed)
         self.history: list[dict[str, float]] = []
-        self.best, self.state = math.inf, copy.deepcopy(shapes.state_dict())
-        self.refined, self.steps = False, 0
+        self.steps = 0
+        self.parts: list[Part] = []
+        self.validation: list[Part] = []
         self.bar: tqdm[Any] = tqdm(desc="fit", unit="step", disable=not progress)
 
     def prepare(self, scoring: Scoring, neighbours: Neighbours, validation: Tensor | None) -> None:
-        """Make the parts: most train, the last ones and the validation rows select."""
+        """Make the parts of the cross-validation, as many as there is time for."""
         assert neighbours.fold is not None
         numbers = neighbours.fold.unique().tolist()
-        parts: list[Part] = []
         for number in numbers:
-            if len(parts) >= 2 and self.clock.share() > PREPARING:
+            if len(self.parts) >= 2 and self.clock.share() > PREPARING:
                 break
-            parts.append(scoring.held_out(neighbours, neighbours.fold, number, max(1, SCORED // len(numbers))))
-        selecting = SELECTING if len(parts) > SELECTING else 1
-        self.train, self.selection = parts[:-selecting], parts[-selecting:]
-        self.shapes.standardise(torch.cat([part.local.features for part in self.train]))
+            self.parts.append(scoring.held_out(neighbours, number, max(1, SCORED // len(numbers))))
+        self.shapes.standardise(torch.cat([part.local.features for part in self.parts]))
         if validation is not None:
             everything = torch.arange(len(scoring.points))
-            self.selection.append(scoring.part(neighbours.local(), validation[:CHECKED], everything))
+            self.validation = [scoring.part(neighbours.local(), validation[:CHECKED], everything)]
 
     def run(self, max_steps: int) -> None:
-        """Fit, with so many steps of the network; the shapes keep what selected best, also of an interrupted fit."""
+        """Fit, with so many steps of each network; also of an interrupted fit the shapes keep what was found so far."""
+        members: list[Shapes] = []
         try:
             self.shared()
-            if max_steps:
-                self.refine(max_steps)
+            for number in range(len(self.shapes.networks) if max_steps else 0):
+                members.append(self.shapes.alone(number))
+                self.refine(members[-1], number, max_steps)
         finally:
             self.bar.close()
-            self.shapes.load_state_dict(self.state)
-            self.shapes.refined = self.refined
+            if members:
+                untrained = range(len(members), len(self.shapes.networks))
+                self.shapes.average([*members, *(self.shapes.alone(number) for number in untrained)])
             self.shapes.eval()
 
     def shared(self) -> None:
-        """What all anchors share, without the network."""
-        self.shapes.refined = False
-        optimizer = torch.optim.Adam(self.shapes.shared)
+        """What all anchors share, without networks, from all parts."""
+        optimizer, loss = torch.optim.Adam(self.shapes.shared), math.nan
         for step in range(SHARED_STEPS):
             done = max(step / SHARED_STEPS, self.clock.share() / WARM)
             if done >= 1:
                 break
-            loss = self.step(optimizer, SHARED_RATE * cosine(done))
-        self.check(self.shapes, loss)
+            loss = self.step(self.shapes, self.parts, optimizer, SHARED_RATE * cosine(done))
+        self.check(self.shapes, self.parts[-1:] + self.validation, loss)
 
-    def refine(self, max_steps: int) -> None:
-        """The network with the rest, averaged over steps; it stays off where the selection rows do not gain by it."""
-        self.shapes.refined = True
+    def refine(self, shapes: Shapes, number: int, max_steps: int) -> None:
+        """One network with the rest, averaged over steps, on parts of which some select; off where these gain nothing by it."""
+        count = SELECTING if len(self.parts) > 2 * SELECTING else 1
+        chosen = {(number * count + k) % len(self.parts) for k in range(count)}
+        train = [part for k, part in enumerate(self.parts) if k not in chosen]
+        selection = [self.parts[k] for k in sorted(chosen)] + self.validation
+        best, state, stale = self.check(shapes, selection, math.nan), copy.deepcopy(shapes.state_dict()), 0
+        shapes.refined, refined = True, False
         groups = [
-            {"params": list(self.shapes.network.parameters()), "weight_decay": DECAY},
-            {"params": self.shapes.shared, "weight_decay": 0.0},
+            {"params": list(shapes.networks.parameters()), "weight_decay": DECAY},
+            {"params": shapes.shared, "weight_decay": 0.0},
         ]
-        optimizer = torch.optim.AdamW(groups)
-        average = AveragedModel(self.shapes, multi_avg_fn=get_ema_multi_avg_fn(EMA))
-        start, stale = self.clock.share(), 0
-        for step in range(1, max_steps + 1):
-            done = max(step / max_steps, (self.clock.share() - start) / (RESERVE - start) if start < RESERVE else 1.0)
-            loss = self.step(optimizer, RATE * min(1.0, step / 20) * cosine(min(1.0, done)))
-            average.update_parameters(self.shapes)
-            if step % EVERY == 0 or done >= 1:
-                stale = 0 if self.check(average.module, loss) else stale + 1
-            if done >= 1 or stale >= PATIENCE:
-                break
+        optimizer, average = torch.optim.AdamW(groups), AveragedModel(shapes, multi_avg_fn=get_ema_multi_avg_fn(EMA))
+        start = self.clock.share()
+        end = start + (RESERVE - start) / (len(self.shapes.networks) - number)  # the rest of the time, shared evenly
+        try:
+            for step in range(1, max_steps + 1):
+                done = max(step / max_steps, (self.clock.share() - start) / (end - start) if end > start else 1.0)
+                loss = self.step(shapes, train, optimizer, RATE * min(1.0, step / 20) * cosine(min(1.0, done)))
+                average.update_parameters(shapes)
+                if step % EVERY == 0 or done >= 1:
+                    nll = self.check(average.module, selection, loss)
+                    stale = 0 if nll < best else stale + 1
+                    if nll < best:
+                        best, state, refined = nll, copy.deepcopy(average.module.state_dict()), True
+                if done >= 1 or stale >= PATIENCE:
+                    break
+        finally:
+            shapes.load_state_dict(state)
+            shapes.refined = refined
 
-    def step(self, optimizer: torch.optim.Optimizer, rate: float) -> float:
+    def step(self, shapes: Shapes, parts: list[Part], optimizer: torch.optim.Optimizer, rate: float) -> float:
         """One step on a batch of one part."""
-        part = self.train[int(torch.randint(len(self.train), (), generator=self.generator))]
+        part = parts[int(torch.randint(len(parts), (), generator=self.generator))]
         rows = torch.randperm(len(part), generator=self.generator)[:BATCH]
-        loss = -log_density(self.shapes, part, self.max_scale, rows.to(part.coords.device)).mean()
+        loss = -log_density(shapes, part, self.max_scale, rows.to(part.coords.device)).mean()
         value = float(loss.detach())
         if not math.isfinite(value):
             raise FloatingPointError(f"Expected a finite loss at step {self.steps}, got {value}. Check the data for outliers.")
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(parameters(optimizer), CLIP_NORM)
+        nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], CLIP_NORM)
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.step()
@@ -127,24 +138,17 @@ class Training:
         self.bar.update()
         return value
 
-    def check(self, candidate: nn.Module, loss: float) -> bool:
-        """Score the rows that select; keep the parameters if they are the best."""
+    def check(self, candidate: nn.Module, selection: list[Part], loss: float) -> float:
+        """Mean negative log density of the rows that select."""
         assert isinstance(candidate, Shapes)
-        count = sum(len(part) for part in self.selection)
-        nll = sum(total_loss(candidate, part, self.max_scale) for part in self.selection) / count
-        entry = {"step": self.steps, "seconds": self.clock.seconds(), "train_nll": loss, "selection_nll": nll}
+        count = sum(len(part) for part in selection)
+        nll = sum(total_loss(candidate, part, self.max_scale) for part in selection) / count
+        entry = {"step": float(self.steps), "seconds": self.clock.seconds(), "train_nll": loss, "selection_nll": nll}
         self.history.append({**entry, "network": float(candidate.refined)})
-        self.bar.set_postfix(selection_nll=f"{min(nll, self.best):.4f}")
-        if better := nll < self.best:
-            self.best, self.state, self.refined = nll, copy.deepcopy(candidate.state_dict()), candidate.refined
-        return better
+        self.bar.set_postfix(selection_nll=f"{nll:.4f}")
+        return nll
 
 
 def cosine(done: float) -> float:
     """Share of the learning rate that is left."""
     return 0.01 + 0.99 * (0.5 + 0.5 * math.cos(math.pi * done))
-
-
-def parameters(optimizer: torch.optim.Optimizer) -> Iterable[Tensor]:
-    """All parameters of an optimiser."""
-    return [p for group in optimizer.param_groups for p in group["params"]]

@@ -121,7 +121,8 @@ class Run:
         """The first weights."""
         x, model = self.data.train, self.model
         if x is None and isinstance(self.options.objective, Starts):
-            x = self.options.objective.start(model.manifold, model.point_shape, STARTS, self.generator).to(model.shift)
+            place = (model.manifold, model.point_shape, STARTS, self.generator, model.shift.device)
+            x = self.options.objective.start(*place).to(model.shift)
         if x is None or not model.kernel.has_location:
             return
         if self.data.train_context is not None:

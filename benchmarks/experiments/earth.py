@@ -1,0 +1,158 @@
+"""Components around the data, shaped by what is near them, describe positions on the earth better than kernel densities.
+
+Data: ``mf.datasets.airports()``, and where the option ``earth_data`` names a folder, its ``earthquake.csv`` and ``volcano.csv``
+(columns latitude and longitude in degrees). Coordinates become unit vectors, are rounded to 12 decimals, and rows that occur
+several times are kept once, in lexicographic order: copies across a split would reward spikes without end.
+
+Protocol: ``torch.randperm`` with the seed as its generator's; the last two tenths of it are validation and test. Everything is
+fitted to the first eight tenths; validation rows only select, except in the row that says that they are anchors, and its rival.
+Scores are mean negative log densities of all test rows under all components, in nats with respect to the surface measure of the
+unit sphere (uniform law: 2.531). Times are CPU seconds of one thread.
+
+How to read the table: ``nll`` lower is better; ``gain`` is by how much it is lower than that of the multi-scale kernel density
+on the same splits, with the standard error of the mean of the paired differences.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import geoopt
+import numpy as np
+import torch
+from torch import Tensor
+
+import mf_manifold as mf
+from benchmarks.harness import Report
+from mf_manifold.anchors import AnchoredFlow
+from mf_manifold.kernel_mixture import KernelMixture
+
+SPHERE, SHAPE = geoopt.Sphere(), (3,)
+RIVAL = "multi-scale kernel density"
+FILES = ("earthquake", "volcano")
+Fit = Callable[[Tensor, Tensor, int], Any]  # train, validation, seed -> something with log_prob
+
+
+def distinct(x: Tensor) -> Tensor:
+    """Rows rounded to 12 decimals, each once, in lexicographic order."""
+    return torch.from_numpy(np.unique(x.double().numpy().round(12), axis=0))
+
+
+def from_degrees(path: Path) -> Tensor:
+    """Unit vectors of the latitudes and longitudes in a file with one header line."""
+    latitude, longitude = torch.from_numpy(np.deg2rad(np.genfromtxt(path, delimiter=",", skip_header=1))).unbind(1)
+    return torch.stack([latitude.cos() * longitude.cos(), latitude.cos() * longitude.sin(), latitude.sin()], dim=1)
+
+
+def data(report: Report) -> dict[str, Tensor]:
+    """Distinct rows of every set that is there."""
+    sets = {"airports": mf.datasets.airports().points}
+    folder = report.options.get("earth_data")
+    if folder:
+        sets |= {name: from_degrees(Path(folder) / f"{name}.csv") for name in FILES}
+    return {name: distinct(x) for name, x in sets.items()}
+
+
+def split(x: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Training, validation and test rows."""
+    order, n = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed)), len(x) // 10
+    return x[order[: len(x) - 2 * n]], x[order[len(x) - 2 * n : len(x) - n]], x[order[len(x) - n :]]
+
+
+def kernel_density(bandwidth: str) -> Fit:
+    """A kernel density with that choice of widths."""
+
+    def fit(train: Tensor, validation: Tensor, seed: int) -> Any:
+        return mf.KernelDensity(SPHERE, SHAPE, bandwidth=bandwidth).fit(train, seed=seed, progress=False)
+
+    return fit
+
+
+def with_validation(fit: Fit) -> Fit:
+    """The same fit to training and validation rows."""
+    return lambda train, validation, seed: fit(torch.cat([train, validation]), validation, seed)
+
+
+def methods(quick: bool) -> dict[str, Fit]:
+    """Every row of the table; the first is the one that the others are compared with."""
+
+    def anchored(networks: int) -> Fit:
+        def fit(train: Tensor, validation: Tensor, seed: int) -> AnchoredFlow:
+            flow = AnchoredFlow(SPHERE, SHAPE, networks=networks)
+            return flow.fit(train, validation=validation, seed=seed, max_steps=5 if quick else 200, progress=False)
+
+        return fit
+
+    def anchored_on_all(train: Tensor, validation: Tensor, seed: int) -> AnchoredFlow:
+        return anchored(3)(train, validation, seed).anchor(torch.cat([train, validation]))
+
+    def mixture(train: Tensor, validation: Tensor, seed: int) -> Any:
+        counts = (2, 4) if quick else (300,)
+        return KernelMixture(SPHERE, SHAPE, counts, "von_mises_fisher").fit(train, seed=seed, restarts=1, progress=False)
+
+    def marginal(train: Tensor, validation: Tensor, seed: int) -> Any:
+        flow = mf.MarginalFlow(SPHERE, SHAPE, n_components=64 if quick else 2048)
+        flow.fit(train, seed=seed, max_steps=5 if quick else 600, progress=False)
+        return flow.freeze(128 if quick else 16384, seed=seed)
+
+    def spline(train: Tensor, validation: Tensor, seed: int) -> Any:
+        from benchmarks.rivals.spline_flow import SplineFlow
+
+        flow = SplineFlow(SPHERE, SHAPE)
+        flow.fit(train, seed=seed, max_seconds=2.0 if quick else 180.0)
+        return flow
+
+    return {
+        RIVAL: kernel_density("multiscale"),
+        "adaptive kernel density": kernel_density("adaptive"),
+        "kernel density, one width": kernel_density("single"),
+        "mixture of von Mises-Fisher laws, EM": mixture,
+        "marginal flow": marginal,
+        "spline flow": spline,
+        "anchored flow, shared shapes": anchored(0),
+        "anchored flow": anchored(3),
+        f"{RIVAL}, also of validation rows": with_validation(kernel_density("multiscale")),
+        "anchored flow, validation rows as anchors": anchored_on_all,
+    }
+
+
+def run(report: Report) -> None:
+    """Fit every method on every split of every set, and add the rows set by set."""
+    for name, x in data(report).items():
+        x = x[:: len(x) // 300] if report.quick else x
+        scores: dict[str, list[float]] = {}
+        seconds: dict[str, list[float]] = {}
+        for seed in report.seeds:
+            train, validation, test = split(x, seed)
+            for method, fit in methods(report.quick).items():
+                start = time.process_time()
+                model = fit(train, validation, seed)
+                seconds.setdefault(method, []).append(time.process_time() - start)
+                scores.setdefault(method, []).append(-float(model.log_prob(test).mean()))
+        _rows(report, name, len(x), scores, seconds)
+
+
+def _rows(report: Report, name: str, n: int, scores: dict[str, list[float]], seconds: dict[str, list[float]]) -> None:
+    for method, values in scores.items():
+        rival = f"{RIVAL}, also of validation rows" if method.endswith("as anchors") else RIVAL
+        nll, gain = np.array(values), np.array(scores[rival]) - np.array(values)
+        report.row(
+            data=name,
+            distinct_rows=n,
+            method=method,
+            nll=float(nll.mean()),
+            nll_error=_error(nll),
+            gain=float(gain.mean()),
+            gain_error=_error(gain),
+            cpu_seconds=float(np.mean(seconds[method])),
+            nll_by_seed=" ".join(f"{value:.4f}" for value in values),
+        )
+
+
+def _error(values: np.ndarray[Any, np.dtype[np.float64]]) -> float:
+    """Standard error of the mean."""
+    return float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.nan
