@@ -116,6 +116,7 @@ def estimates(problem: Problem, flow_options: dict[str, Any], n_components: int)
         return on_chart
     native = kernel_for(problem.manifold, problem.point_shape, NATIVE[problem.name])
     name = native.name.replace("_", " ")
+    del on_chart["mixture network, normal"]
     return {
         f"marginal flow, {name}": Estimate(problem, FlowModel(native, **flow_options), chart=False),
         f"mixture network, {name}": Estimate(problem, ConditionalMixture(native, n_components=n_components), chart=False),
