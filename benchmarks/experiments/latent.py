@@ -116,7 +116,7 @@ class KernelDensities(PerClass):
 
 def methods(quick: bool) -> dict[str, Any]:
     """Methods by name; the first is the one that this page is about."""
-    steps = 20 if quick else 1500
+    steps = 20 if quick else 600
     return {
         "marginal flow, m=1": ClassFlow(1, steps),
         "marginal flow, m=2": ClassFlow(2, steps),
