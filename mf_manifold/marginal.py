@@ -53,7 +53,8 @@ class MarginalFlow(Estimator):
             network gives each its own.
         context_shape: shape of what the density is conditional on, such as (k,); None for no contexts.
         conditioning: how the context enters the network: ``"film"`` scales and shifts the hidden layers, ``"concat"`` makes it
-            a further input, ``"hyper"`` lets it make the weights of the layers.
+            a further input, ``"hyper"`` lets it make the weights of the hidden layers, ``"readout"`` those of the last layer
+            only, at a fraction of the cost.
         kernel_options: constructor options of the kernel, such as ``{"covariance": "full"}``.
 
     Shapes: a context is (*C) or a batch (B,*C), which makes a batch of mixtures; NaN entries of a context are missing ones.
