@@ -127,7 +127,7 @@ def methods(quick: bool) -> dict[str, Fit]:
 def run(report: Report) -> None:
     """Fit every method on every split of every set, and add the rows set by set."""
     for name, x in data(report).items():
-        x = x[:: len(x) // 300] if report.quick else x
+        x = x[:: max(1, len(x) // 300)] if report.quick else x
         found: dict[str, list[list[float]]] = {}
         for seed, (method, fit) in itertools.product(report.seeds, methods(report.quick).items()):
             result = report.once(f"{name}; {method}; seed {seed}", lambda: _score(method, fit, x, seed))  # noqa: B023
