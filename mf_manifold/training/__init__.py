@@ -79,6 +79,9 @@ def fit(
         FloatingPointError: the loss or a gradient is not finite; the best model so far stays.
         KeyboardInterrupt: re-raised after the best model so far was put back (and saved).
     """
+    data = Data.prepare(model, x, context, validation, validation_fraction, seed)
+    if data.train is not None:
+        model.size_for(len(data.train))
     options = Options(
         objective=objective,
         seed=seed,
@@ -95,7 +98,6 @@ def fit(
     options.check()
     if resume and checkpoint is None:
         raise ValueError("Expected the folder checkpoint= of the run to resume, got none.")
-    data = Data.prepare(model, x, context, validation, validation_fraction, seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         like = next(model.parameters())
