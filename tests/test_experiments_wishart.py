@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import torch
-from recorder import Recorder
 from scipy import stats
 
 if not (find_spec("zuko") and find_spec("torchdiffeq")):  # importing them here would switch torch's validation off
     pytest.skip("needs zuko and torchdiffeq", allow_module_level=True)
 
 from benchmarks.experiments import wishart
+from benchmarks.harness import Report
 from benchmarks.problems.wishart import WishartCurve
 
 
@@ -46,9 +47,9 @@ def test_samples_follow_the_target() -> None:
     assert float(ratio.mean()) == pytest.approx(1, abs=4.3 * float(ratio.std()) / math.sqrt(len(x)))
 
 
-def test_quick_run() -> None:
-    report = Recorder()
-    wishart.run(report)  # type: ignore[arg-type]
+def test_quick_run(tmp_path: Path) -> None:
+    report = Report("wishart", tmp_path, quick=True, seeds=[0])
+    wishart.run(report)
     methods = [row["method"] for row in report.rows]
     assert methods == [
         *("marginal flow", "free components", "Cholesky flow", "Cholesky flow"),
@@ -56,4 +57,4 @@ def test_quick_run() -> None:
     ]
     assert all(math.isfinite(row.get("kl_qt", row.get("excess_log_likelihood"))) for row in report.rows)
     assert "held-out mean log-likelihood" in report.notes[0]
-    assert report.figures == ["wishart_small", "wishart_large"]
+    assert [file for file, _ in report.pictures] == ["wishart_small.png", "wishart_large.png"]

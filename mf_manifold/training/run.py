@@ -175,7 +175,8 @@ class Run:
         self.model.load_state_dict(candidate.state_dict())
         entry = {"step": self.step, "seconds": self.seconds(), "components": self.count, **loss, **self.scores()}
         self.model.history.append(entry)
-        better = entry["validation_loss"] < self.best_loss
+        # without data nothing can overfit: the last average is the best, and a draw too noisy to tell
+        better = self.data.train is None or entry["validation_loss"] < self.best_loss
         if better:
             self.best_loss, self.best_state = entry["validation_loss"], copy.deepcopy(self.model.state_dict())
             if self.folder is not None:
