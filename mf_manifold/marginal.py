@@ -44,8 +44,8 @@ class MarginalFlow(Estimator):
         kernel: registry name; None takes the manifold's default.
         base: law of the noise, ``"sobol"`` (a scrambled Sobol sequence on [-1, 1]^m), ``"uniform"`` (independent, there) or
             ``"gaussian"`` (independent, standard normal).
-        n_components: M, drawn at every call; None takes, once fitted, the power of two nearest to half the number of data, within
-            256 and 4096, and 256 where there are contexts.
+        n_components: M, drawn at every call; None takes, once fitted, the power of two nearest to half the number of data,
+            within 256 and 4096, and 256 where there are contexts.
         latent_dim: m, dimension of the noise; None takes the manifold's dimension, at most 3. The number of components
             that a given sharpness needs grows exponentially with it; fewer dimensions than the manifold has make the flow
             concentrate near a submanifold, see :meth:`decode`.
