@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import statistics
 import time
@@ -35,14 +36,18 @@ def compare(
     order = [rival, *(name for name in methods if name != rival)]
     base: list[float] = []
     first: dict[str, LogDensity] = {}
+
+    def score(name: str, seed: int) -> tuple[float, float]:
+        train, validation, test = parts[seed]
+        start = time.process_time()
+        fitted = methods[name](train, validation, seed)
+        seconds = time.process_time() - start
+        first.setdefault(name, fitted)
+        return -float(fitted(test).double().mean()), seconds
+
     for name in order:
-        scores, seconds = [], []
-        for seed, (train, validation, test) in parts.items():
-            start = time.process_time()
-            fitted = methods[name](train, validation, seed)
-            seconds.append(time.process_time() - start)
-            scores.append(-float(fitted(test).double().mean()))
-            first.setdefault(name, fitted)
+        found = [report.once(f"{data}; {name}; seed {seed}", functools.partial(score, name, seed)) for seed in report.seeds]
+        scores, seconds = [nll for nll, _ in found], [time for _, time in found]
         base = base or scores
         columns = _mean("nll", scores) | _mean("difference", [a - b for a, b in zip(scores, base, strict=True)])
         if truth is not None:

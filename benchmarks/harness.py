@@ -10,6 +10,7 @@ import os
 import platform
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -44,6 +45,15 @@ class Report:
     notes: list[str] = field(default_factory=list)
     pictures: list[tuple[str, str]] = field(default_factory=list)
     start: float = field(default_factory=time.monotonic)
+
+    def once(self, key: str, compute: Callable[[], Any]) -> Any:
+        """The JSON value of ``compute()``, kept on disk at once, so that ``--resume`` does not compute it again."""
+        path = self.folder / "partial.json"
+        known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        if key not in known:
+            known[key] = compute()
+            _write(path, json.dumps(known, indent=1) + "\n")
+        return known[key]
 
     def row(self, **columns: Any) -> None:
         """Add a line to the table; the first line's columns come first, later ones may have more."""

@@ -22,6 +22,8 @@ from .measure import Measure
 from .mixture import Mixture
 from .nets import CONDITIONING, Conditional, FourierFeatures, Unconditional
 
+FEWEST, MOST = 256, 4096  # components, where the caller does not say how many
+
 
 @checkpoint.register_model
 class MarginalFlow(Estimator):
@@ -42,7 +44,8 @@ class MarginalFlow(Estimator):
         kernel: registry name; None takes the manifold's default.
         base: law of the noise, ``"sobol"`` (a scrambled Sobol sequence on [-1, 1]^m), ``"uniform"`` (independent, there) or
             ``"gaussian"`` (independent, standard normal).
-        n_components: M, drawn at every call; None takes 4096, and 256 where there are contexts.
+        n_components: M, drawn at every call; None takes, once fitted, the power of two nearest to half the number of data, within
+            256 and 4096, and 256 where there are contexts.
         latent_dim: m, dimension of the noise; None takes the manifold's dimension, at most 3. The number of components
             that a given sharpness needs grows exponentially with it; fewer dimensions than the manifold has make the flow
             concentrate near a submanifold, see :meth:`decode`.
@@ -53,7 +56,8 @@ class MarginalFlow(Estimator):
             network gives each its own.
         context_shape: shape of what the density is conditional on, such as (k,); None for no contexts.
         conditioning: how the context enters the network: ``"film"`` scales and shifts the hidden layers, ``"concat"`` makes it
-            a further input, ``"hyper"`` lets it make the weights of the layers.
+            a further input, ``"hyper"`` lets it make the weights of the hidden layers, ``"readout"`` those of the last layer
+            only, at a fraction of the cost.
         kernel_options: constructor options of the kernel, such as ``{"covariance": "full"}``.
 
     Shapes: a context is (*C) or a batch (B,*C), which makes a batch of mixtures; NaN entries of a context are missing ones.
@@ -94,8 +98,9 @@ class MarginalFlow(Estimator):
         kernel_options: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(kernel_for(manifold, point_shape, kernel, **(kernel_options or {})))
+        self.sized_by_data = n_components is None and context_shape is None
         if n_components is None:
-            n_components = 4096 if context_shape is None else 256
+            n_components = MOST if context_shape is None else FEWEST
         if n_components < 1 or (latent_dim is not None and latent_dim < 1):
             raise ValueError(f"Expected positive n_components and latent_dim, got {n_components} and {latent_dim}.")
         if base not in bases.BASES or conditioning not in CONDITIONING:
@@ -113,6 +118,11 @@ class MarginalFlow(Estimator):
         self.build_network()
         if self.kernel.needs_double:
             self.double()
+
+    def size_for(self, n_data: int) -> None:
+        """Choose the number of components for so many data, where the caller has not."""
+        if self.sized_by_data:
+            self.n_components = min(MOST, max(FEWEST, 2 ** round(math.log2(max(n_data, 2) / 2))))
 
     def build_network(self) -> None:
         """Make the network anew, from torch's global random state.

@@ -92,7 +92,11 @@ class Conditional(nn.Module):
         missing = context.isnan()
         value = ((context - self.context_shift) / self.context_spread).masked_fill(missing, 0.0)
         embedded = self.embedding(torch.cat([value, missing.to(value)], dim=-1))
-        output: Tensor = self.head(self.trunk(self.features(z), embedded.unsqueeze(-2)))
+        return self.output(self.features(z), embedded)
+
+    def output(self, features: Tensor, embedded: Tensor) -> Tensor:
+        """Outputs from features (M,F) and embedded contexts (*B,E); -> (*B,M,out_features)."""
+        output: Tensor = self.head(self.trunk(features, embedded.unsqueeze(-2)))
         return output
 
     def trunk(self, features: Tensor, embedded: Tensor) -> Tensor:
@@ -159,4 +163,26 @@ class Hypernetwork(Conditional):
         return value
 
 
-CONDITIONING = {"film": FeatureModulation, "concat": Concatenation, "hyper": Hypernetwork}
+class Readout(Conditional):
+    """The noise alone makes the hidden layers, and the context makes the last one: parameters are linear in shared features.
+
+    .. math:: f(z; y) = (A + A(y)) \\, h(z) + b + b(y)
+
+    The hidden layers are computed once for all contexts of a batch, so that a component costs a fraction of what it costs
+    elsewhere.
+    """
+
+    def __init__(self, features: FourierFeatures, hidden: Sequence[int], out_features: int, context_dim: int) -> None:
+        super().__init__(features, hidden, out_features, context_dim)
+        self.of_noise = nn.Sequential(mlp(features.out_features, hidden[:-1], hidden[-1]), nn.SiLU())
+        self.maker = nn.Linear(hidden[0], (hidden[-1] + 1) * out_features)
+        nn.init.zeros_(self.maker.bias)
+
+    def output(self, features: Tensor, embedded: Tensor) -> Tensor:
+        value = self.of_noise(features)
+        made = self.maker(embedded).unflatten(-1, (-1, self.head.out_features))
+        output: Tensor = self.head(value) + value @ made[..., :-1, :] + made[..., -1:, :]
+        return output
+
+
+CONDITIONING = {"film": FeatureModulation, "concat": Concatenation, "hyper": Hypernetwork, "readout": Readout}

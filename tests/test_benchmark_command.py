@@ -19,7 +19,8 @@ import matplotlib.pyplot as plt
 
 def run(report):
     for seed in report.seeds:
-        report.row(seed=seed, total=seed + float(report.options["step"]), bad=float("nan"))
+        total = report.once(f"seed {seed}", lambda: seed + float(report.options["step"]))
+        report.row(seed=seed, total=total, bad=float("nan"))
         if report.options.get("stop"):
             raise KeyboardInterrupt
     report.note("Done.")
@@ -67,6 +68,11 @@ def test_a_stopped_experiment_keeps_its_rows(repository: Path) -> None:
     assert code == 130
     assert "rows so far are in here" in output
     assert len(json.loads((repository / "here" / "table.json").read_text())["rows"]) == 1
+    assert invoke("adding", "--option", "step=9", "-o", "here", "--resume")[0] == 0
+    totals = [row["total"] for row in json.loads((repository / "here" / "table.json").read_text())["rows"]]
+    assert totals == [1.0, 10.0, 11.0, 12.0, 13.0]
+    assert invoke("adding", "--option", "step=2", "-o", "here", "--force")[0] == 0
+    assert json.loads((repository / "here" / "table.json").read_text())["rows"][0]["total"] == 2.0
 
 
 def test_list_and_errors(repository: Path) -> None:

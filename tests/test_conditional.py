@@ -15,7 +15,7 @@ import mf_manifold as mf
 
 LINE, SPHERE = geoopt.Euclidean(ndim=1), geoopt.Sphere()
 SMALL: dict[str, Any] = {"n_components": 32, "hidden": (32, 32), "n_frequencies": 8, "bandwidth": 0.5}
-WAYS = ("film", "concat", "hyper")
+WAYS = ("film", "concat", "hyper", "readout")
 
 
 def make(conditioning: str = "film", context_shape: tuple[int, ...] = (2,), **options: Any) -> mf.MarginalFlow:
@@ -122,7 +122,7 @@ def test_errors() -> None:
         mf.MarginalFlow(LINE, (1,)).freeze(context=y)
     with pytest.raises(ValueError, match=r"contexts of shape \(\.\.\., \(2,\)\), got \(3,\)"):
         flow.freeze(context=torch.zeros(3))
-    with pytest.raises(ValueError, match="conditioning in film, concat, hyper, got 'sobol' and 'magic'"):
+    with pytest.raises(ValueError, match="conditioning in film, concat, hyper, readout, got 'sobol' and 'magic'"):
         make("magic")
     with pytest.raises(ValueError, match="finite contexts"):
         flow.fit(x, y / 0, progress=False)

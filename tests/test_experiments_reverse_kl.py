@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import math
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import torch
-from recorder import Recorder
 
 import mf_manifold as mf
 
@@ -16,6 +16,7 @@ if not (find_spec("zuko") and find_spec("torchdiffeq")):  # importing them here 
     pytest.skip("needs zuko and torchdiffeq", allow_module_level=True)
 
 from benchmarks.experiments import reverse_kl
+from benchmarks.harness import Report
 from benchmarks.problems.targets import MAKERS, all_targets, dual_moon, kent_bumps, ring_of_gaussians, two_rings
 
 
@@ -52,10 +53,10 @@ def test_scores_of_a_mixture_that_misses_a_mode() -> None:
     assert (exact["ess"], exact["integral"], half["integral"]) == pytest.approx((1, 1, 1), abs=1e-6)
 
 
-def test_quick_run() -> None:
-    report = Recorder()
-    reverse_kl.run(report)  # type: ignore[arg-type]
+def test_quick_run(tmp_path: Path) -> None:
+    report = Report("reverse_kl", tmp_path, quick=True, seeds=[0])
+    reverse_kl.run(report)
     assert {row["space"] for row in report.rows} == {"plane", "sphere", "torus"}
     assert {row["method"] for row in report.rows} == {"marginal flow", "marginal flow, 64 components", "free components"}
     assert all(abs(row["integral"] - 1) < 0.01 and math.isfinite(row["kl_qp"]) for row in report.rows)
-    assert report.figures == ["reverse_kl_plane", "reverse_kl_sphere", "reverse_kl_torus"]
+    assert [file for file, _ in report.pictures] == [f"reverse_kl_{space}.png" for space in ("plane", "sphere", "torus")]

@@ -38,13 +38,12 @@ def test_quick_run_fills_the_table(monkeypatch):
     monkeypatch.setattr(sbi, "PROBLEMS", {name: PROBLEMS[name] for name in ("two_moons", "axis")})
     report = Notebook()
     sbi.run(report)
-    assert len(report.rows) == 3 + 5 and report.figures == ["two_moons", "axis"]
+    assert len(report.rows) == 3 + 4 and report.figures == ["two_moons", "axis"]
     for row in report.rows:
-        assert 0.4 < row["c2st"] <= 1 and math.isfinite(row["nll"]) and 0 <= row["leakage"] < 1
-        assert row["kl"] > 0 or row["simulations"] == 100  # few pairs: the estimate may be negative
-        assert math.isnan(row["kl_grid"]) == (row["problem"] == "two_moons")
-        if row["method"].startswith("mixture network"):
-            assert row["nll_vs_network"] == 0
+        mean = {key: float(row[key].split()[0]) for key in ("c2st", "nll", "kl", "kl_grid", "nll_vs_network")}
+        assert 0.4 < mean["c2st"] <= 1 and math.isfinite(mean["nll"]) and math.isfinite(mean["kl"]) and 0 <= row["leakage"] < 1
+        assert math.isnan(mean["kl_grid"]) if row["problem"] == "two_moons" else mean["kl_grid"] > 0
+        assert mean["nll_vs_network"] == 0 or not row["method"].startswith("mixture network")
     native = [row for row in report.rows if "fisher" in row["method"]]
     assert len(native) == 2 and all(row["leakage"] == 0 for row in native)
 

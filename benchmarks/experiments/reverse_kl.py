@@ -146,7 +146,7 @@ def draw(panels: list[tuple[Target, dict[str, Tensor]]]) -> Any:
     from matplotlib.figure import Figure
 
     titles = ["target", *panels[0][1]]
-    figure = Figure(figsize=(2.0 * len(panels), 2.0 * len(titles)), dpi=60, layout="constrained")
+    figure = Figure(figsize=(1.3 * len(panels), 1.2 * len(titles)), layout="constrained")
     axes = figure.subplots(len(titles), len(panels), squeeze=False)
     for column, (target, densities) in enumerate(panels):
         side = target.n_grid

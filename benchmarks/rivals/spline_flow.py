@@ -19,7 +19,7 @@ from mf_manifold.geometry import Shape
 from .training import Rival
 
 AUTOREGRESSIVE = 16  # dimensions up to which the Euclidean flow is autoregressive; above it couples halves
-ROWS = 4096  # points scored at once
+COORDINATES = 2**20  # scored at once, which bounds the memory of the splines
 
 
 class SplineFlow(Rival):
@@ -54,6 +54,11 @@ class SplineFlow(Rival):
         self.chart = _chart(manifold, self.point_shape)
         self.flow = self.chart.flow(**self.options)
 
+    @property
+    def rows(self) -> int:
+        """Points scored at once."""
+        return min(4096, max(16, COORDINATES // self.chart.dim))
+
     def prepare(self, x: Tensor) -> Tensor:
         self.chart.calibrate(x)
         self.flow = self.chart.flow(**self.options)
@@ -66,12 +71,12 @@ class SplineFlow(Rival):
         return -self.flow.log_prob(batch).mean()
 
     def validation_loss(self, held_out: Tensor) -> float:
-        return -float(torch.cat([self.flow.log_prob(rows) for rows in held_out.split(ROWS)]).mean())
+        return -float(torch.cat([self.flow.log_prob(rows) for rows in held_out.split(self.rows)]).mean())
 
     @torch.no_grad()
     def log_prob(self, x: Tensor) -> Tensor:
         return torch.cat(
-            [self.flow.log_prob(self.coordinates(rows)).to(x) + self.chart.log_volume(rows) for rows in x.split(ROWS)]
+            [self.flow.log_prob(self.coordinates(rows)).to(x) + self.chart.log_volume(rows) for rows in x.split(self.rows)]
         )
 
     @torch.no_grad()
@@ -82,6 +87,8 @@ class SplineFlow(Rival):
 
 class _Chart(nn.Module):
     """Coordinates of points, and the log density of the coordinates' Lebesgue measure by the Riemannian volume."""
+
+    dim: int
 
     def calibrate(self, x: Tensor) -> None:
         """Read scales off the data."""

@@ -24,6 +24,7 @@ def benchmark(
     option: Annotated[
         list[str] | None, typer.Option(help="key=value for the experiment; may be repeated.", show_default=False)
     ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Keep the fits that a stopped run has finished.")] = False,
     quick: Annotated[bool, typer.Option("--quick", help="Tiny sizes, which only show that everything runs.")] = False,
     force: Force = False,
     as_json: Json = False,
@@ -36,8 +37,7 @@ def benchmark(
     if name not in known:
         raise ValueError(f"Expected an experiment, got {name!r}. There are {', '.join(known)}.")
     folder = output or Path("runs") / "benchmark" / name
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and not force:
-        raise ValueError(f"The output {folder} exists: give another with -o, or --force to overwrite it.")
+    _check_new(folder, resume, force)
     numbers, options = _seeds(seeds), dict(_pair(text) for text in option or [])
     module, harness = _module(f"experiments.{name}"), _module("harness")
     record = harness.Report(name, folder, _about(known[name]), _command(), numbers, quick, options)
@@ -48,6 +48,14 @@ def benchmark(
         note(f"stopped; the rows so far are in {folder}")
         raise typer.Exit(130) from None
     report({"report": str(folder / "report.md"), "rows": len(record.rows)}, as_json=as_json, quiet=False)
+
+
+def _check_new(folder: Path, resume: bool, force: bool) -> None:
+    if resume:
+        return
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and not force:
+        raise ValueError(f"The output {folder} exists: give another with -o, --resume to continue, or --force to overwrite it.")
+    (folder / "partial.json").unlink(missing_ok=True)
 
 
 def _experiments() -> dict[str, Path]:

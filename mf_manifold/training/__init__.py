@@ -62,7 +62,8 @@ def fit(
         n_components: components a step; None takes the flow's.
         grow_components: begin with a sixteenth of them, and double while many points have less than 20 effective components.
         learning_rate, weight_decay: of AdamW; the first 20 steps warm up.
-        patience: stop after this many validations (of 50 in ``max_steps``) without improvement.
+        patience: stop after this many validations (of 50 in ``max_steps``) without improvement; a fit without data does not
+            stop early and keeps its last average.
         background: weight of a law that covers the whole manifold, so that no point has density zero; 0 for none. Kept in the
             fitted density; without data there is none.
         context_dropout: probability that a step hides an entry of a context, which teaches the flow the densities of partly
@@ -78,6 +79,9 @@ def fit(
         FloatingPointError: the loss or a gradient is not finite; the best model so far stays.
         KeyboardInterrupt: re-raised after the best model so far was put back (and saved).
     """
+    data = Data.prepare(model, x, context, validation, validation_fraction, seed)
+    if data.train is not None:
+        model.size_for(len(data.train))
     options = Options(
         objective=objective,
         seed=seed,
@@ -94,7 +98,6 @@ def fit(
     options.check()
     if resume and checkpoint is None:
         raise ValueError("Expected the folder checkpoint= of the run to resume, got none.")
-    data = Data.prepare(model, x, context, validation, validation_fraction, seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         like = next(model.parameters())

@@ -20,7 +20,7 @@ from ..nets import Conditional
 from . import state
 from .data import Data
 from .history import Recorder
-from .warm_start import SHARE, STEPS, center, warm_start
+from .warm_start import SHARE, STEPS, spread_out, warm_start
 
 if TYPE_CHECKING:
     from ..marginal import MarginalFlow
@@ -125,13 +125,15 @@ class Run:
             x = self.options.objective.start(*place).to(model.shift)
         if x is None or not model.kernel.has_location:
             return
-        if self.data.train_context is not None:
-            assert isinstance(model.network, Conditional)
-            model.network.standardise(self.data.train_context.flatten(1))
-            center(model, x)
-        else:
-            limit = SHARE * self.options.max_seconds
-            warm_start(model, x, self.generator, min(STEPS, self.options.max_steps), lambda: self.seconds() > limit)
+        limit = SHARE * self.options.max_seconds
+        steps, stop = min(STEPS, self.options.max_steps), lambda: self.seconds() > limit
+        context = self.data.train_context
+        if context is None:
+            warm_start(model, x, self.generator, steps, stop)
+            return
+        assert isinstance(model.network, Conditional)
+        model.network.standardise(context.flatten(1))
+        spread_out(model, x, context, self.generator, steps, stop)
 
     def advance(self) -> float:
         """One step of the optimiser; -> the loss."""
@@ -173,7 +175,8 @@ class Run:
         self.model.load_state_dict(candidate.state_dict())
         entry = {"step": self.step, "seconds": self.seconds(), "components": self.count, **loss, **self.scores()}
         self.model.history.append(entry)
-        better = entry["validation_loss"] < self.best_loss
+        # without data nothing can overfit: the last average is the best, and a draw too noisy to tell
+        better = self.data.train is None or entry["validation_loss"] < self.best_loss
         if better:
             self.best_loss, self.best_state = entry["validation_loss"], copy.deepcopy(self.model.state_dict())
             if self.folder is not None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 STEPS = 400
 SHARE = 0.25  # of the time limit
+CONTEXTS = 4  # a step
 
 
 def warm_start(model: MarginalFlow, x: Tensor, generator: torch.Generator, steps: int, stop: Callable[[], bool]) -> None:
@@ -25,25 +26,50 @@ def warm_start(model: MarginalFlow, x: Tensor, generator: torch.Generator, steps
     # fewer dimensions than the manifold has: a curve or a surface, whose turns halving has to follow
     features = bases.unfold(target, generator) if model.latent_dim < model.kernel.dim else target
     noise = _as_base(model.base, bases.match(features, model.latent_dim, generator))
+    _regress(model, target, noise, None, generator, steps, stop)
+    model.set_scale(max(_gap(model, target, generator), _miss(model, target, noise, generator)))
+
+
+def spread_out(
+    model: MarginalFlow, x: Tensor, context: Tensor, generator: torch.Generator, steps: int, stop: Callable[[], bool]
+) -> None:
+    """Let the components of every context begin all over the data, at a third of the data's spread.
+
+    Locations are regressed onto noise matched to the data of all contexts together, so that some component is near whatever a
+    context will need; which ones it takes is left to the fit.
+    """
+    target = geometry.to_raw(model.manifold, x)
+    _center(model, target)
+    noise = _as_base(model.base, bases.match(target, model.latent_dim, generator))
+    _regress(model, target, noise, context.flatten(1), generator, steps, stop)
+    model.set_scale(float(target.std(0).mean()) / 3)
+
+
+def _regress(
+    model: MarginalFlow,
+    target: Tensor,
+    noise: Tensor,
+    context: Tensor | None,
+    generator: torch.Generator,
+    steps: int,
+    stop: Callable[[], bool],
+) -> None:
+    """Fit raw locations at the noise of every datum to the datum, whatever the context."""
     wanted, where = (target - model.shift) / model.spread, len(model.shift)
+    count = 4096 if context is None else 4096 // CONTEXTS
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     for step in range(steps):
         if stop():
             break
         optimizer.param_groups[0]["lr"] = 3e-3 * (1 - step / steps) + 1e-4
-        rows = torch.randint(len(noise), (min(4096, len(noise)),), generator=generator).to(noise.device)
-        error = (model.network(noise[rows])[:, :where] - wanted[rows]).square().mean()
+        rows = torch.randint(len(noise), (min(count, len(noise)),), generator=generator).to(noise.device)
+        given: tuple[Tensor, ...] = ()
+        if context is not None:
+            given = (context[torch.randint(len(context), (CONTEXTS,), generator=generator).to(noise.device)],)
+        error = (model.network(noise[rows], *given)[..., :where] - wanted[rows]).square().mean()
         optimizer.zero_grad()
         error.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-    model.set_scale(max(_gap(model, target, generator), _miss(model, target, noise, generator)))
-
-
-def center(model: MarginalFlow, x: Tensor) -> None:
-    """Let raw locations start with the mean and the spread of the data, scales at a third of that spread."""
-    target = geometry.to_raw(model.manifold, x)
-    _center(model, target)
-    model.set_scale(float(target.std(0).mean()) / 3)
 
 
 def _center(model: MarginalFlow, target: Tensor) -> None:
