@@ -129,6 +129,18 @@ def test_a_gradient_that_is_not_finite_stops_too() -> None:
         fit(flow(), objective=breaks)
 
 
+def test_only_the_broken_gradient_is_named() -> None:
+    """A gradient that is not finite in the last layer alone: clipping must not spread it to the first."""
+    model = flow()
+
+    def breaks(model: mf.MarginalFlow, batch: Batch) -> Tensor:
+        zero = model.network.head.bias.sum() * 0
+        return losses.forward_kl(model, batch) + torch.where(zero == 0, 0.0, zero.sqrt() / zero)
+
+    with pytest.raises(FloatingPointError, match=r"in the gradient of network\.5\.bias on a batch"):
+        fit(model, objective=breaks)
+
+
 def test_points_that_no_component_covers_have_a_finite_loss() -> None:
     model = flow(learn_weights=False)
     fit(model, max_steps=1)

@@ -147,9 +147,10 @@ class Run:
         value = float(loss.detach())
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), CLIP)
-        if not math.isfinite(value) or not math.isfinite(float(norm)):
+        norm = nn.utils.get_total_norm(p.grad for p in self.model.parameters() if p.grad is not None)
+        if not math.isfinite(value) or not math.isfinite(float(norm)):  # before clipping, which would spread it to all gradients
             raise FloatingPointError(self.explain(value, index))
+        nn.utils.clip_grads_with_norm_(self.model.parameters(), CLIP, norm)
         self.optimizer.step()
         self.average.update_parameters(self.model)
         return value
