@@ -94,16 +94,19 @@ def fit(
         weight_decay=weight_decay,
         patience=patience,
         context_dropout=context_dropout,
+        background=background,
     )
     options.check()
     if resume and checkpoint is None:
         raise ValueError("Expected the folder checkpoint= of the run to resume, got none.")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would change those of accelerators too
         like = next(model.parameters())
         model.build_network()
         model.to(like)
-    if data.train is not None:
+    if data.train is None:
+        model.background.remove()  # of an earlier fit
+    else:
         model.background.fit(data.train, background)
     run = Run(model, data, options, checkpoint)
     bar: tqdm[Any]
