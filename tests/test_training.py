@@ -234,6 +234,24 @@ def test_components_grow_while_points_have_few() -> None:
     assert max(counts) <= 256
 
 
+def test_components_grow_without_data_too() -> None:
+    model = flow(n_components=256)
+    objective = losses.ReverseKL(lambda x: 50 * x[..., 2])
+    model.fit(objective=objective, max_steps=20, progress=False, grow_components=True)
+    counts = [entry["components"] for entry in model.history]
+    assert counts[:2] == [16, 32]
+    assert counts == sorted(counts)
+    assert max(counts) <= 256
+
+
+@pytest.mark.parametrize("latent_dim", [1, 2])
+def test_data_that_are_all_the_same_have_a_finite_fit(latent_dim: int) -> None:
+    for x in (torch.zeros(20, 2), torch.ones(20, 2)):
+        model = mf.MarginalFlow(geoopt.Euclidean(ndim=1), (2,), latent_dim=latent_dim, **SMALL)
+        model.fit(x, max_steps=2, progress=False)
+        assert torch.isfinite(model.freeze(8).log_prob(x)).all()
+
+
 def test_the_record_reaches_tensorboard(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     fit(flow(), checkpoint=tmp_path, max_steps=5)

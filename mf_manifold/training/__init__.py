@@ -60,7 +60,8 @@ def fit(
         max_seconds: end earlier than that; the learning rate then follows the clock, and the result is no longer reproducible.
         batch_size: data a step; None takes 1024, and 256 with contexts.
         n_components: components a step; None takes the flow's.
-        grow_components: begin with a sixteenth of them, and double while many points have less than 20 effective components.
+        grow_components: begin with a sixteenth of them, and double while many points (without data: of the flow's own
+            samples) have less than 20 effective components.
         learning_rate, weight_decay: of AdamW; the first 20 steps warm up.
         patience: stop after this many validations (of 50 in ``max_steps``) without improvement; a fit without data does not
             stop early and keeps its last average.

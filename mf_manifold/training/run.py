@@ -208,10 +208,13 @@ class Run:
         sizes = [1 if batch.x is None else len(batch.x) for batch in batches]
         losses = [float(options.objective(model, batch)) for batch in batches]
         scores = {"validation_loss": sum(n * v for n, v in zip(sizes, losses, strict=True)) / sum(sizes)}
-        if batches[0].x is not None:
-            few, uncovered = model.cover(batches[0], FEW)
+        points = batches[0]
+        if points.x is None and options.grow_components:  # the flow's own, where there are no data
+            points = points._replace(x=points.draw(model).sample((STARTS,), points.generator))
+        if points.x is not None:
+            few, uncovered = model.cover(points._replace(n_components=self.count), FEW)
             scores |= {"few_components": few, "uncovered": uncovered}
-            if self.options.grow_components and few > MANY:
+            if options.grow_components and few > MANY:
                 self.count = min(2 * self.count, options.n_components)
         return scores
 

@@ -73,7 +73,8 @@ def _regress(
 
 
 def _center(model: MarginalFlow, target: Tensor) -> None:
-    model.shift, model.spread = target.mean(0), target.std(0).clamp_min(1e-6 * float(target.abs().max()))
+    rounding = max(1e-6 * float(target.abs().max()), torch.finfo(target.dtype).tiny ** 0.5)
+    model.shift, model.spread = target.mean(0), target.std(0).clamp_min(rounding)
 
 
 def _as_base(base: str, noise: Tensor) -> Tensor:
