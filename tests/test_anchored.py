@@ -13,6 +13,7 @@ from torch import Tensor
 import mf_manifold as mf
 from mf_manifold import geometry, manifolds
 from mf_manifold.anchors import AnchoredFlow, training
+from mf_manifold.anchors.components import rounded
 from mf_manifold.anchors.crossfit import Scoring, log_density
 from mf_manifold.anchors.kernels import anchor_kernel
 from mf_manifold.anchors.neighbours import Neighbours
@@ -100,6 +101,16 @@ def test_bumps_have_the_covariance_that_is_asked_for(space: str) -> None:
     if space == "cylinder":  # the parts of a product are independent
         asked = torch.diag(asked.diagonal())
     assert float((found - asked).norm() / asked.norm()) < 0.07
+
+
+@EVERYWHERE
+def test_covariances_of_flat_bumps_survive_rounding_to_single_precision(space: str) -> None:
+    kernel, x = anchor_kernel(*SPACES[space], None, None), scattered(space, 20)
+    turn = torch.linalg.qr(torch.randn(20, kernel.dim, kernel.dim, generator=generator(), dtype=F64)).Q
+    variances = 1e-3 * torch.logspace(0, -8, kernel.dim, dtype=F64)
+    w = rounded(kernel, kernel.around(x, (turn * variances) @ turn.mT), x.float())
+    assert all(value.dtype == torch.float32 for value in w.values())
+    assert bool(torch.isfinite(kernel.log_prob(geometry.project(kernel.manifold, x.float()), w)).all())
 
 
 @EVERYWHERE

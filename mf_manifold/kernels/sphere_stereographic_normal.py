@@ -16,6 +16,7 @@ from ..geometry import Shape
 from ..kernel import Params, register_kernel
 from ..numerics.quadratic_forms import stereographic_means
 from .maximise import best_location, mean_direction, weighted
+from .stein import narrowed
 from .tangent_normal import Spread, TangentKernel
 from .zonal import chords, unit
 
@@ -121,7 +122,7 @@ class StereographicNormal(TangentKernel):
             return {"loc": loc.to(x.dtype), "scale": (spread.trace() / self.dim).sqrt().to(x.dtype)}
         # completed along loc, so that it is positive definite
         complete = spread + spread.trace() / self.dim * loc.unsqueeze(-1) * loc
-        return {"loc": loc.to(x.dtype), "covariance_matrix": complete.to(x.dtype)}
+        return {"loc": loc.to(x.dtype), "covariance_matrix": narrowed(complete, x)}
 
     def _moments(self, points: Tensor, a: Tensor, loc: Tensor) -> tuple[Tensor, int]:
         """Second moments of the stereographic coordinates around loc, and the number of directions in which they vary."""
