@@ -254,8 +254,12 @@ def test_data_that_are_all_the_same_have_a_finite_fit(latent_dim: int) -> None:
 
 def test_the_record_reaches_tensorboard(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
-    fit(flow(), checkpoint=tmp_path, max_steps=5)
-    assert list((tmp_path / "tensorboard").iterdir())
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for options in ({}, {"resume": True}):
+        fit(flow(), checkpoint=tmp_path, max_steps=5, **options)
+    shown = EventAccumulator(str(tmp_path / "tensorboard")).Reload().Scalars("validation_loss")
+    assert [event.step for event in shown] == [0, 1, 2, 3, 4, 5]
 
 
 def test_options_out_of_range() -> None:
