@@ -187,6 +187,17 @@ def test_single_precision_agrees_with_double() -> None:
     assert abs(scores[0] - scores[1]) < 1e-3
 
 
+def test_flat_components_survive_single_precision() -> None:
+    """Three points that are nearly on a line have a covariance that rounding alone would make singular."""
+    x = torch.cat([blobs(40), torch.tensor([[20.0, 20.0], [21.0, 21.00001], [22.3, 22.3]])]).float()
+    kernel = mf.kernel_for(PLANE, (2,), covariance="full")
+    start = mf.Mixture(kernel, kernel.centered(x[[0, 10, 41]], torch.full((3,), 0.8)))
+    model = KernelMixture(PLANE, (2,), 3, kernel_options={"covariance": "full"}, min_scale=1e-4)
+    model.fit(x, start=start, max_steps=30, progress=False)
+    assert bool(torch.isfinite(model.log_prob(x)).all())
+    assert float(torch.linalg.cond(model.freeze().params["covariance_matrix"].double()).max()) > 1e5
+
+
 def test_mistakes_say_what_to_do() -> None:
     with pytest.raises(RuntimeError, match="Call fit"):
         KernelMixture(SPHERE, (3,), 2).freeze()
