@@ -211,6 +211,21 @@ def test_a_model_is_kept_where_no_validation_is_finite(tmp_path: Path) -> None:
     assert mf.load(tmp_path).history[-1]["step"] == 0
 
 
+def test_objectives_that_are_no_scalar_with_gradients() -> None:
+    for objective, message in (
+        (lambda model, at: -at.draw(model).log_prob(at.x), r"scalar tensor, got shape \(40,\)"),
+        (lambda model, at: 1.0, "scalar tensor, got float"),
+        (lambda model, at: torch.tensor(1.0), "loss has gradients"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            fit(flow(), objective=objective, max_steps=2)
+
+
+def test_a_time_limit_far_below_the_steps_still_validates() -> None:
+    model = fit(flow(), max_steps=10**9, max_seconds=4.0)
+    assert len(model.history) >= 5
+
+
 def test_own_objectives_and_validation_data() -> None:
     seen = []
 
@@ -254,8 +269,12 @@ def test_data_that_are_all_the_same_have_a_finite_fit(latent_dim: int) -> None:
 
 def test_the_record_reaches_tensorboard(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
-    fit(flow(), checkpoint=tmp_path, max_steps=5)
-    assert list((tmp_path / "tensorboard").iterdir())
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for options in ({}, {"resume": True}):
+        fit(flow(), checkpoint=tmp_path, max_steps=5, **options)
+    shown = EventAccumulator(str(tmp_path / "tensorboard")).Reload().Scalars("validation_loss")
+    assert [event.step for event in shown] == [0, 1, 2, 3, 4, 5]
 
 
 def test_options_out_of_range() -> None:

@@ -83,7 +83,7 @@ def methods(dim: int, quick: bool) -> dict[str, Method]:
         return flow.freeze(128 if quick else 8192).log_prob
 
     def anchored(train: Tensor, validation: Tensor, seed: int) -> LogDensity:
-        flow = AnchoredFlow(TORUS, shape, neighbors=(4, 8) if quick else None, network=not quick)
+        flow = AnchoredFlow(TORUS, shape, neighbors=(4, 8) if quick else None, networks=0 if quick else 3)
         return flow.fit(torch.cat([train, validation]), seed=seed, progress=False).freeze().log_prob
 
     local = {"kernel density, local covariances": kernel_density("local")} if dim == 2 else {}

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
-from ..losses import Objective, ReverseKL, Starts, Sum
+from ..losses import Batch, Objective, ReverseKL, Starts, Sum
 from ..nets import Conditional
 from . import state
 from .data import Data
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 CHECKS = 50  # validations a run
 EMA = 0.99
 CLIP = 10.0
+LONGEST = 0.1  # of the time limit without a validation
 STARTS = 4096  # points for the warm start of a fit without data
 FEW, MANY = 20, 0.1  # components grow while more than this share of points has fewer effective ones
 START_SHARE = 16  # growing components begin with this fraction
@@ -85,7 +86,7 @@ class Run:
         self.model, self.data, self.options = model, data, options
         self.folder = None if path is None else Path(path)
         self.generator = torch.Generator().manual_seed(options.seed)
-        self.start, self.step = time.monotonic(), 0
+        self.start, self.step, self.validated = time.monotonic(), 0, 0.0
         self.best_loss, self.stale = math.inf, 0
         self.best_state: dict[str, Tensor] = {}
         self.count = max(1, options.n_components // START_SHARE) if options.grow_components else options.n_components
@@ -115,7 +116,8 @@ class Run:
             while not self.finished():
                 loss = {"train_loss": self.advance()}
                 bar.update()
-                if self.step % every == 0 or self.finished():
+                late = self.seconds() - self.validated > LONGEST * options.max_seconds
+                if self.step % every == 0 or late or self.finished():
                     self.stale = 0 if self.validate(self.average.module, loss) else self.stale + 1
                     recorder.write(self.model.history[-1])
                     bar.set_postfix(validation=f"{self.best_loss:.4f}")
@@ -157,7 +159,9 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = options.learning_rate * schedule
         batch, index = self.data.batch(options.batch_size, self.generator, self.count, min(1.0, done), options.context_dropout)
-        loss = options.objective(self.model, batch)
+        loss = self.loss(batch)
+        if not loss.requires_grad:
+            raise ValueError("Expected an objective whose loss has gradients, got one without. Compute it in torch.")
         value = float(loss.detach())
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -169,6 +173,14 @@ class Run:
         self.optimizer.step()
         self.average.update_parameters(self.model)
         return value
+
+    def loss(self, batch: Batch) -> Tensor:
+        """The objective, checked to be one number."""
+        loss = self.options.objective(self.model, batch)
+        if not isinstance(loss, Tensor) or loss.ndim:
+            got = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+            raise ValueError(f"Expected an objective that returns a scalar tensor, got {got}. Take the mean over the batch.")
+        return loss
 
     def explain(self, loss: float, index: Tensor | None) -> str:
         """What was not finite, and where."""
@@ -199,6 +211,7 @@ class Run:
             if self.folder is not None:
                 self.model.save(self.folder, overwrite=True)
         self.model.load_state_dict(current)
+        self.validated = self.seconds()
         return better
 
     def scores(self) -> dict[str, float]:
@@ -206,7 +219,7 @@ class Run:
         model, options = self.model, self.options
         batches = self.data.validation_batches(options.batch_size, 2 * self.count, seed=0)
         sizes = [1 if batch.x is None else len(batch.x) for batch in batches]
-        losses = [float(options.objective(model, batch)) for batch in batches]
+        losses = [float(self.loss(batch)) for batch in batches]
         scores = {"validation_loss": sum(n * v for n, v in zip(sizes, losses, strict=True)) / sum(sizes)}
         points = batches[0]
         if points.x is None and options.grow_components:  # the flow's own, where there are no data
@@ -265,4 +278,4 @@ class Run:
         for name, value in numbers["progress"].items():
             setattr(self, name, value)
         self.model.history = numbers["history"]
-        self.start = time.monotonic() - numbers["seconds"]
+        self.start, self.validated = time.monotonic() - numbers["seconds"], numbers["seconds"]
