@@ -49,8 +49,9 @@ EVERYWHERE = pytest.mark.parametrize("space", SPACES)
 
 
 @pytest.fixture(autouse=True)
-def _few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "SHARED_STEPS", 40)
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fits of a third of the usual steps, which settle small models well enough."""
+    monkeypatch.setattr(training, "SHARED_STEPS", 50)
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -196,14 +197,19 @@ def test_naive_leave_one_out_promises_what_fresh_points_do_not_keep() -> None:
     shapes, everything = flow.shapes, torch.arange(400)
     assert shapes is not None
     with torch.no_grad():
-        held_out = torch.cat([log_density(shapes, scoring.held_out(neighbours, f, 400), 9.0) for f in range(10)]).mean()
+        # the neighbours' covariance and little else, as a fit to naive scores would have it
+        for name, value in {"log_factor": -0.5, "roundness": -3.0, "log_width": -4.0, "shift": 0.0}.items():
+            getattr(shapes, name).fill_(value)
+        held_out = torch.cat([log_density(shapes, scoring.held_out(neighbours, f, 400), 9.0) for f in range(10)])
         local = neighbours.local()
         naive = torch.cat(
-            [log_density(shapes, scoring.part(local, x[i : i + 1], everything[everything != i]), 9.0) for i in range(0, 400, 4)]
-        ).mean()
-        fresh = log_density(shapes, scoring.part(local, scattered("sphere", 4000, seed=3), everything), 9.0).mean()
-    assert abs(float(held_out - fresh)) < 0.12
-    assert float(naive - fresh) > 0.2
+            [log_density(shapes, scoring.part(local, x[i, None], everything[everything != i]), 9.0) for i in range(0, 400, 10)]
+        )
+        fresh = log_density(shapes, scoring.part(local, scattered("sphere", 4000, seed=3), everything), 9.0)
+    noise = float(held_out.std()) / math.sqrt(len(held_out))
+    assert abs(float(held_out.mean() - fresh.mean())) < 4.3 * noise
+    gain = naive - held_out[:40]  # the first part of the data has every tenth
+    assert float(gain.mean()) > 4.3 * float(gain.std()) / math.sqrt(len(gain))
 
 
 def test_samples_follow_the_density() -> None:
@@ -254,8 +260,8 @@ def test_single_precision(space: str) -> None:
 
 
 def test_few_points_and_more_neighbours_than_points() -> None:
-    flow = AnchoredFlow(SPHERE, (3,)).fit(scattered("sphere", 10), max_steps=20, progress=False)
-    assert flow.freeze().n_components == 80
+    flow = AnchoredFlow(SPHERE, (3,)).fit(scattered("sphere", 10), max_steps=25, progress=False)
+    assert flow.freeze().n_components == 10 * 12
     assert abs(total_mass(flow.freeze()).value - 1) < 1e-3
 
 
@@ -268,10 +274,28 @@ def test_copies_and_far_points_have_finite_densities() -> None:
     assert bool(torch.isfinite(small("plane").fit(scattered("plane", 40), max_steps=20, progress=False).log_prob(far)).all())
 
 
-def test_time_limit() -> None:
-    x = scattered("sphere", 3000)
-    flow = AnchoredFlow(SPHERE, (3,)).fit(x, max_seconds=6.0, max_steps=100_000, progress=False)
-    assert 3.0 < flow.history[-1]["seconds"] < 6.6
+class Ticking:
+    """A clock that goes on by a second whenever it is read."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        self.now += 1.0
+        return self.now
+
+
+@pytest.mark.parametrize("max_seconds", [1e-9, 10.0, 100.0])
+def test_time_limit(monkeypatch: pytest.MonkeyPatch, max_seconds: float) -> None:
+    """Any limit leaves a valid density, and a fit ends at nine tenths of it or with the next step."""
+    monkeypatch.setattr(training, "time", Ticking())
+    flow = AnchoredFlow(SPHERE, (3,), neighbors=(3, 6), hidden=(16,), networks=2)
+    flow.fit(scattered("sphere", 60), max_seconds=max_seconds, max_steps=100_000, progress=False)
+    assert flow.history[-1]["seconds"] < max(0.9 * max_seconds, 8.0) + 10.0
+    if max_seconds == 100.0:
+        assert flow.history[-1]["seconds"] > 80.0
+        assert max(entry["step"] for entry in flow.history) > 40
+    assert abs(total_mass(flow.freeze()).value - 1) < 1e-3
 
 
 @pytest.mark.parametrize(
@@ -286,6 +310,10 @@ def test_time_limit() -> None:
 def test_what_it_cannot_be(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         AnchoredFlow(SPHERE, (3,), **options)  # type: ignore[arg-type]
+
+
+def interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_what_it_cannot_fit() -> None:
@@ -307,5 +335,12 @@ def test_what_it_cannot_fit() -> None:
             geometry.sample_uniform(geoopt.CanonicalStiefel(), (4, 2), (20,), dtype=F64), progress=False
         )
     fitted = small("sphere").fit(x, max_steps=1, progress=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training.Training, "prepare", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            fitted.fit(x, progress=False)
+    with pytest.raises(RuntimeError, match="Call fit"):  # not the old components with new weights
+        fitted.freeze()
+    fitted.fit(x, max_steps=1, progress=False)
     with pytest.raises(ValueError, match="more than 6 points"):
         fitted.anchor(x[:6])

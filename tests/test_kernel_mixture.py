@@ -15,7 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
 import mf_manifold as mf
-from mf_manifold import em, integral
+from mf_manifold import em, integral, kernel_mixture
 from mf_manifold.clustering import frechet_mean, kmeans
 from mf_manifold.kernel_mixture import KernelMixture
 
@@ -166,6 +166,18 @@ def test_held_out_data_choose_the_number_of_components() -> None:
     model = KernelMixture(SPHERE, (3,), (1, 3, 12)).fit(three_bumps(300), restarts=1, max_steps=25, progress=False)
     assert model.n_components == model.freeze().n_components == 3
     assert [step["n_components"] for step in model.history if "validation_nll" in step] == [1, 3, 12]
+
+
+@pytest.mark.parametrize(("n", "parts"), [(50, 10), (1000, 2), (3000, 1)])
+def test_few_data_are_all_held_out_in_turn(monkeypatch: pytest.MonkeyPatch, n: int, parts: int) -> None:
+    x, seen = three_bumps(n), []
+    monkeypatch.setattr(kernel_mixture._Fit, "run", lambda self, points, count, *rest: seen.append(points))
+    monkeypatch.setattr(KernelMixture, "log_prob", lambda self, points: points[:, 0])
+    bar = kernel_mixture.tqdm(disable=True)
+    kernel_mixture._Fit(KernelMixture(SPHERE, (3,)), 1, 1, 0.0, math.inf, 0.0, bar).choose(x, [2], 0)
+    missing = [~torch.isin(x[:, 0], kept[:, 0]) for kept in seen]
+    assert [int(rows.sum()) for rows in missing] == [n // 10] * parts
+    assert int(torch.stack(missing).any(0).sum()) == parts * n // 10
 
 
 def test_save_and_load(tmp_path: Path) -> None:
