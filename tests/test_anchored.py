@@ -49,9 +49,8 @@ EVERYWHERE = pytest.mark.parametrize("space", SPACES)
 
 
 @pytest.fixture(autouse=True)
-def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fits of a third of the usual steps, which settle small models well enough."""
-    monkeypatch.setattr(training, "SHARED_STEPS", 50)
+def _few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "SHARED_STEPS", 40)
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -117,7 +116,7 @@ def test_covariances_of_flat_bumps_survive_rounding_to_single_precision(space: s
 @EVERYWHERE
 def test_fits_everywhere(space: str) -> None:
     x = scattered(space, 60)
-    flow = small(space).fit(x, max_steps=25, progress=False)
+    flow = small(space).fit(x, max_steps=20, progress=False)
     mixture = flow.freeze()
     assert mixture.n_components == 120
     fresh = scattered(space, 200, seed=1)
@@ -128,7 +127,7 @@ def test_fits_everywhere(space: str) -> None:
 
 @pytest.mark.parametrize("space", ["sphere", "torus", "spd"])
 def test_integrates_to_one(space: str) -> None:
-    flow = small(space).fit(scattered(space, 60), max_steps=25, progress=False)
+    flow = small(space).fit(scattered(space, 60), max_steps=20, progress=False)
     mass = total_mass(flow.freeze())
     assert abs(mass.value - 1) < max(1e-3, 4.3 * mass.error)
 
@@ -151,7 +150,7 @@ def to_disc(x: Tensor) -> Tensor:
 @pytest.mark.parametrize("forgotten", [False, True])
 @pytest.mark.parametrize("space", ["hyperbolic", "cylinder"])
 def test_integrates_to_one_on_spaces_without_end(space: str, forgotten: bool) -> None:
-    flow = small(space).fit(scattered(space, 60), max_steps=25, progress=False)
+    flow = small(space).fit(scattered(space, 60), max_steps=20, progress=False)
     assert flow.shapes is not None
     flow.shapes.background.data.fill_(-4.0)
     mixture = flow.freeze()
@@ -213,7 +212,7 @@ def test_naive_leave_one_out_promises_what_fresh_points_do_not_keep() -> None:
 
 
 def test_samples_follow_the_density() -> None:
-    mixture = small("sphere").fit(scattered("sphere", 80, spread=1.0), max_steps=25, progress=False).freeze()
+    mixture = small("sphere").fit(scattered("sphere", 80, spread=1.0), max_steps=20, progress=False).freeze()
     count = 1200
     samples, draws = mixture.sample((count,), generator(1)), generator(2)
     proposals = geometry.sample_uniform(SPHERE, (3,), (40_000,), generator=draws, dtype=F64)
@@ -233,7 +232,7 @@ def test_samples_follow_the_density() -> None:
 
 def test_round_trip_and_new_anchors(tmp_path: Path) -> None:
     x = scattered("sphere", 100)
-    flow = small("sphere").fit(x[:80], validation=x[80:], max_steps=25, progress=False, checkpoint=tmp_path)
+    flow = small("sphere").fit(x[:80], validation=x[80:], max_steps=20, progress=False, checkpoint=tmp_path)
     loaded = mf.load(tmp_path)
     fresh = scattered("sphere", 20, seed=1)
     torch.testing.assert_close(loaded.log_prob(fresh), flow.log_prob(fresh), rtol=0, atol=0)
@@ -244,7 +243,7 @@ def test_round_trip_and_new_anchors(tmp_path: Path) -> None:
 
 def test_same_seed_same_flow() -> None:
     x = scattered("torus", 60)
-    one, two, other = (small("torus").fit(x, seed=s, max_steps=25, progress=False).log_prob(x) for s in (1, 1, 2))
+    one, two, other = (small("torus").fit(x, seed=s, max_steps=20, progress=False).log_prob(x) for s in (1, 1, 2))
     assert torch.equal(one, two)
     assert not torch.equal(one, other)
 
@@ -260,18 +259,18 @@ def test_single_precision(space: str) -> None:
 
 
 def test_few_points_and_more_neighbours_than_points() -> None:
-    flow = AnchoredFlow(SPHERE, (3,)).fit(scattered("sphere", 10), max_steps=25, progress=False)
+    flow = AnchoredFlow(SPHERE, (3,)).fit(scattered("sphere", 10), max_steps=20, progress=False)
     assert flow.freeze().n_components == 10 * 12
     assert abs(total_mass(flow.freeze()).value - 1) < 1e-3
 
 
 def test_copies_and_far_points_have_finite_densities() -> None:
     x = scattered("sphere", 40)
-    flow = small("sphere").fit(torch.cat([x, x[:20], x[:20]]), max_steps=25, progress=False)
+    flow = small("sphere").fit(torch.cat([x, x[:20], x[:20]]), max_steps=20, progress=False)
     assert bool(torch.isfinite(flow.log_prob(torch.cat([x, -x]))).all())
     assert all(math.isfinite(entry["selection_nll"]) for entry in flow.history)
     far = torch.tensor([[1e6, 0.0]], dtype=F64)
-    assert bool(torch.isfinite(small("plane").fit(scattered("plane", 40), max_steps=25, progress=False).log_prob(far)).all())
+    assert bool(torch.isfinite(small("plane").fit(scattered("plane", 40), max_steps=20, progress=False).log_prob(far)).all())
 
 
 class Ticking:

@@ -50,7 +50,8 @@ def run(report: Report) -> None:
     def blocks(seed: int) -> tuple[Tensor, ...]:
         return tuple(data.points[rows] for rows in mf.datasets.split(data.points, seed, groups=data.groups))
 
-    fits = compare(report, data.name, blocks, methods(2, report.quick), rival="kernel density, adaptive")
+    first = report.seeds[:1]
+    fits = compare(report, data.name, blocks, methods(2, report.quick), rival="kernel density, adaptive", keep=first)
     report.figure(picture(fits, blocks(report.seeds[0])[2]), "alanine", "Fitted log densities of the torsions, first seed.")
 
 
