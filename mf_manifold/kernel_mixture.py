@@ -219,7 +219,7 @@ class _Fit:
         order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed)).to(x.device)
         held = max(1, len(x) // 10)
         parts = order.split(held)[: min(10, math.ceil(ENOUGH / held))]
-        scores = {}
+        scores: dict[int, float] = {}
         for count in candidates:
             if scores and time.monotonic() > self.deadline:
                 break
