@@ -74,7 +74,8 @@ class Mixture(ManifoldDistribution):
             raise ValueError(f"Expected log_weights of shape {tuple(shape)}, got {tuple(log_weights.shape)}.")
         self.log_weights = None if log_weights is None else torch.log_softmax(log_weights, dim=-1)
         self.background = background
-        self.background_weight = torch.as_tensor(background_weight).to(next(iter(params.values())))
+        like = next(iter(params.values()))
+        self.background_weight = torch.as_tensor(background_weight, dtype=like.dtype, device=like.device)
         self._check_background()
         self.backend = backend
 
