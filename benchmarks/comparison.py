@@ -6,7 +6,7 @@ import functools
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -27,9 +27,11 @@ def compare(
     *,
     rival: str,
     truth: LogDensity | None = None,
+    keep: Sequence[int] = (),
 ) -> dict[str, LogDensity]:
-    """One row for each method, mean and standard error over the seeds; returns the fits of the first seed.
+    """One row for each method, mean and standard error over the seeds; returns the fits of the first seed of ``keep``.
 
+    Fits of the seeds in ``keep``, which the caller uses, are made by a resumed run too; of the others it takes the scores.
     ``difference`` is the NLL minus the one of ``rival`` on the same test points; ``kl`` is the NLL minus the one of ``truth``.
     """
     parts = {seed: split(seed) for seed in report.seeds}
@@ -42,11 +44,17 @@ def compare(
         start = time.process_time()
         fitted = methods[name](train, validation, seed)
         seconds = time.process_time() - start
-        first.setdefault(name, fitted)
+        if seed in keep[:1]:
+            first[name] = fitted
         return -float(fitted(test).double().mean()), seconds
 
     for name in order:
-        found = [report.once(f"{data}; {name}; seed {seed}", functools.partial(score, name, seed)) for seed in report.seeds]
+        found = [
+            score(name, seed)
+            if seed in keep
+            else report.once(f"{data}; {name}; seed {seed}", functools.partial(score, name, seed))
+            for seed in report.seeds
+        ]
         scores, seconds = [nll for nll, _ in found], [time for _, time in found]
         base = base or scores
         columns = _mean("nll", scores) | _mean("difference", [a - b for a, b in zip(scores, base, strict=True)])

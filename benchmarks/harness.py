@@ -49,6 +49,7 @@ class Report:
     def once(self, key: str, compute: Callable[[], Any]) -> Any:
         """The JSON value of ``compute()``, kept on disk at once, so that ``--resume`` does not compute it again."""
         path = self.folder / "partial.json"
+        key = f"{key}; quick" if self.quick else key  # what a quick run left must not pass for the whole
         known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         if key not in known:
             known[key] = compute()

@@ -83,6 +83,10 @@ class Background(nn.Module):
             setattr(self, name, value)
         self.weight = torch.as_tensor(weight).to(x)
 
+    def remove(self) -> None:
+        """Leave no background."""
+        self.weight = torch.zeros_like(self.weight)
+
     @property
     def law(self) -> KernelDistribution | None:
         """The law, None where its weight is 0."""

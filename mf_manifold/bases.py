@@ -19,6 +19,7 @@ def draw(base: str, n: int, dim: int, generator: torch.Generator | None = None) 
     >>> draw("gaussian", 5, 2, torch.Generator().manual_seed(0)).shape
     torch.Size([5, 2])
     """
+    generator = on_device(generator, torch.device("cpu"))
     if base == "sobol":
         return sobol(n, dim, int(torch.randint(2**31, (), generator=generator)))
     return uniform(n, dim, generator) if base == "uniform" else torch.randn(n, dim, generator=generator)
@@ -107,6 +108,8 @@ def unfold(features: Tensor, generator: torch.Generator) -> Tensor:
     among = squares[:, chosen]
     centered = -0.5 * (among - among.mean(0) - among.mean(1, keepdims=True) + among.mean())
     values, vectors = np.linalg.eigh(centered)
+    if not values[-1] > 0:  # all data are the same
+        return torch.zeros_like(features)
     kept = values[-features.shape[1] :].clip(min=1e-12 * values[-1])
     coordinates = -0.5 * (squares - among.mean(1, keepdims=True)).T @ (vectors[:, -features.shape[1] :] / np.sqrt(kept))
     return torch.as_tensor(coordinates).to(features)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from . import geometry
+from .bases import on_device
 from .dimension import gaussian_variance, local_dimension
 from .interval import ENOUGH, Responsibilities
 from .kernel import Params
@@ -201,11 +202,12 @@ def _size_for(biases: dict[int, float], rate: float) -> float:
     return math.exp(min(math.log(size) + math.log(bias / LOW_BIAS) / rate, 700.0))
 
 
-def _dimension_and_width(pool: Mixture, generator: torch.Generator) -> tuple[float, float]:
+def _dimension_and_width(pool: Mixture, generator: torch.Generator | None) -> tuple[float, float]:
     """Dimension of the locations at the width of the kernels, and that width relative to the locations' spread.
 
     Means of draws stand for the locations, which not every family has among its parameters.
     """
+    generator = on_device(generator, next(iter(pool.params.values())).device)
     index = pool._draw_components(ROWS, generator).unique()  # copies would look like a dimension of their own
     params: Params = {k: v if v.shape[0] == 1 else v[index] for k, v in pool.params.items()}
     params = pool.kernel.expand(params, (len(index),))

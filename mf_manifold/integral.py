@@ -13,7 +13,7 @@ from typing import NamedTuple
 import geoopt
 import torch
 from torch import Tensor
-from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
+from torch.distributions import Normal
 
 from . import manifolds
 from .kernel import Params
@@ -124,9 +124,14 @@ def _by_sampling(mixture: Mixture, generator: torch.Generator) -> TotalMass:
     chosen = torch.multinomial(weights.exp(), count, replacement=True, generator=generator)
     noise = torch.randn(means[chosen].shape, generator=generator, dtype=means.dtype, device=means.device)
     points = means[chosen] + (factors[chosen] @ noise.unsqueeze(-1)).squeeze(-1)
-    normal = MultivariateNormal(means, scale_tril=factors, validate_args=False)
-    proposal = MixtureSameFamily(Categorical(logits=weights), normal)
-    log_proposal = torch.cat([proposal.log_prob(rows) for rows in points.split(ROWS)])
+    inverse = torch.linalg.inv(factors)
+    heights = weights.log_softmax(0) + torch.linalg.slogdet(inverse).logabsdet
+
+    def log_density(rows: Tensor) -> Tensor:
+        white = torch.einsum("mij,nmj->nmi", inverse, rows.unsqueeze(1) - means)
+        return (Normal(0.0, 1.0).log_prob(white).sum(-1) + heights).logsumexp(1)
+
+    log_proposal = torch.cat([log_density(rows) for rows in points.split(ROWS)])
     log_values, vectors = torch.linalg.eigh(_symmetric(points, below))
     x = (vectors * log_values.exp().unsqueeze(-2)) @ vectors.mT
     ratio = (exact.log_prob(x, "lebesgue") - log_proposal - _log_jacobian(log_values, below)).exp()

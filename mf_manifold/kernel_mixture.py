@@ -24,6 +24,7 @@ from .kernel import Kernel, Params, kernel_for
 from .mixture import Mixture
 from .neighbors import distance, length_unit, nearest
 
+ENOUGH = 200  # held-out points that tell numbers of components apart
 LEAST_FLOOR, MOST_FLOOR, FIRST_FLOOR = 0.1, 0.999, 0.01  # weight of the background: at least, in data; at most; at the start
 
 
@@ -43,7 +44,7 @@ class KernelMixture(Estimator):
 
     Args:
         n_components: M; of several numbers the one whose fit to nine tenths of the data gives the others the largest
-            likelihood is used, with a new fit to all data.
+            likelihood is used, with a new fit to all data. Up to ten tenths are held out in turn, until they are 200 points.
         kernel: registry name; None takes the manifold's default.
         floor: whether there is a background, uniform on compact manifolds and a bump three times as wide as the data elsewhere.
         min_scale: see above; None takes a tenth of the median distance to the (d+1)-th neighbour.
@@ -214,17 +215,24 @@ class _Fit:
         self.deadline, self.began, self.bar = deadline, began, bar
 
     def choose(self, x: Tensor, candidates: Sequence[int], seed: int) -> int:
-        """The number of components with the largest likelihood of a tenth of the data that was held out."""
+        """The number of components with the largest likelihood of held-out data, tenths of them until there are enough."""
         order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed)).to(x.device)
         held = max(1, len(x) // 10)
-        scores = {}
+        parts = order.split(held)[: min(10, math.ceil(ENOUGH / held))]
+        scores: dict[int, float] = {}
         for count in candidates:
-            self.run(x[order[held:]], min(count, len(x) - held), seed, None)
-            scores[count] = -float(self.model.log_prob(x[order[:held]]).mean())
-            self.model.history.append({"n_components": count, "validation_nll": scores[count]})
-            if time.monotonic() > self.deadline:
+            if scores and time.monotonic() > self.deadline:
                 break
+            scores[count] = sum(self._held_out(x, part, count, seed) for part in parts) / sum(len(part) for part in parts)
+            self.model.history.append({"n_components": count, "validation_nll": scores[count]})
         return min(scores, key=lambda count: scores[count])
+
+    def _held_out(self, x: Tensor, part: Tensor, count: int, seed: int) -> float:
+        """Negative log-likelihood of a part of the data under a fit to the others."""
+        others = torch.ones(len(x), dtype=torch.bool, device=x.device)
+        others[part] = False
+        self.run(x[others], min(count, int(others.sum())), seed, None)
+        return -float(self.model.log_prob(x[part]).double().sum())
 
     def run(self, x: Tensor, count: int, seed: int, start: Mixture | None) -> None:
         background = background_for(self.model.manifold, self.model.point_shape, x) if self.model.floor else None

@@ -14,6 +14,7 @@ from . import geometry
 from .geometry import Shape
 from .kernel import Kernel, Params, kernel_for
 from .kernels.product import ProductKernel
+from .kernels.stein import narrowed
 from .neighbors import Neighbors, length_unit
 
 NARROW, FRAME_ERROR = 1e-3, 0.02  # scale of the law that tries a kernel's frame, and the error that it may have
@@ -81,7 +82,7 @@ def covariance_params(kernel: Kernel, points: Tensor, covariance: Tensor) -> Par
         variance = value.diagonal(dim1=-2, dim2=-1).mean(-1)[:, None, None]
         eye = torch.eye(frames.shape[-1], dtype=frames.dtype, device=frames.device)
         value = frames.mT @ value @ frames + variance * (eye - frames.mT @ frames)
-    return {**params, "covariance_matrix": ((value + value.mT) / 2).to(points)}
+    return {**params, "covariance_matrix": narrowed((value + value.mT) / 2, points)}
 
 
 def check_frame(kernel: Kernel, point: Tensor) -> None:

@@ -213,6 +213,10 @@ class Sum:
         self.objectives, self.weights = objectives, [1.0] * len(objectives) if weights is None else list(weights)
         if not objectives or len(self.weights) != len(objectives):
             raise ValueError(f"Expected objectives and as many weights, got {len(objectives)} and {len(self.weights)}.")
+        for objective in objectives:
+            if isinstance(objective, Starts):  # a fit without data begins where the first of them says
+                self.start = objective.start
+                break
 
     def __call__(self, flow: MarginalFlow, batch: Batch) -> Tensor:
         terms = [weight * objective(flow, batch) for weight, objective in zip(self.weights, self.objectives, strict=True)]

@@ -44,8 +44,8 @@ class MarginalFlow(Estimator):
         kernel: registry name; None takes the manifold's default.
         base: law of the noise, ``"sobol"`` (a scrambled Sobol sequence on [-1, 1]^m), ``"uniform"`` (independent, there) or
             ``"gaussian"`` (independent, standard normal).
-        n_components: M, drawn at every call; None takes, once fitted, the power of two nearest to half the number of data, within
-            256 and 4096, and 256 where there are contexts.
+        n_components: M, drawn at every call; None takes, once fitted, the power of two nearest to half the number of data,
+            within 256 and 4096; 256 where there are contexts, and 4096 in a fit without data.
         latent_dim: m, dimension of the noise; None takes the manifold's dimension, at most 3. The number of components
             that a given sharpness needs grows exponentially with it; fewer dimensions than the manifold has make the flow
             concentrate near a submanifold, see :meth:`decode`.
@@ -103,6 +103,8 @@ class MarginalFlow(Estimator):
             n_components = MOST if context_shape is None else FEWEST
         if n_components < 1 or (latent_dim is not None and latent_dim < 1):
             raise ValueError(f"Expected positive n_components and latent_dim, got {n_components} and {latent_dim}.")
+        if any(width < 1 for width in hidden) or (context_shape is not None and not hidden):
+            raise ValueError(f"Expected positive widths of hidden layers, with contexts at least one, got {tuple(hidden)}.")
         if base not in bases.BASES or conditioning not in CONDITIONING:
             raise ValueError(
                 f"Expected base in {', '.join(bases.BASES)} and conditioning in {', '.join(CONDITIONING)}, "

@@ -172,6 +172,7 @@ class Mixture(ManifoldDistribution):
 
     def sample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:  # type: ignore[override]
         """Independent samples: a component by its weight, then a point of it; -> (*sample_shape,*B,*E)."""
+        generator = on_device(generator, self.background_weight.device)
         with torch.no_grad():
             index = self._draw_components(math.prod(sample_shape), generator)
             expanded = self.kernel.expand(self.params, (*self.batch_shape, self.n_components))

@@ -12,7 +12,8 @@ from torch import Tensor
 
 import mf_manifold as mf
 from mf_manifold import geometry, manifolds
-from mf_manifold.anchors import AnchoredFlow
+from mf_manifold.anchors import AnchoredFlow, training
+from mf_manifold.anchors.components import rounded
 from mf_manifold.anchors.crossfit import Scoring, log_density
 from mf_manifold.anchors.kernels import anchor_kernel
 from mf_manifold.anchors.neighbours import Neighbours
@@ -45,6 +46,12 @@ SPACES: dict[str, tuple[geoopt.Manifold, tuple[int, ...]]] = {
     "cylinder": (CYLINDER, (2,)),
 }
 EVERYWHERE = pytest.mark.parametrize("space", SPACES)
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fits of a third of the usual steps, which settle small models well enough."""
+    monkeypatch.setattr(training, "SHARED_STEPS", 50)
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -98,9 +105,19 @@ def test_bumps_have_the_covariance_that_is_asked_for(space: str) -> None:
 
 
 @EVERYWHERE
+def test_covariances_of_flat_bumps_survive_rounding_to_single_precision(space: str) -> None:
+    kernel, x = anchor_kernel(*SPACES[space], None, None), scattered(space, 20)
+    turn = torch.linalg.qr(torch.randn(20, kernel.dim, kernel.dim, generator=generator(), dtype=F64)).Q
+    variances = 1e-3 * torch.logspace(0, -8, kernel.dim, dtype=F64)
+    w = rounded(kernel, kernel.around(x, (turn * variances) @ turn.mT), x.float())
+    assert all(value.dtype == torch.float32 for value in w.values())
+    assert bool(torch.isfinite(kernel.log_prob(geometry.project(kernel.manifold, x.float()), w)).all())
+
+
+@EVERYWHERE
 def test_fits_everywhere(space: str) -> None:
     x = scattered(space, 60)
-    flow = small(space).fit(x, max_steps=25, progress=False)
+    flow = small(space).fit(x, max_steps=20, progress=False)
     mixture = flow.freeze()
     assert mixture.n_components == 120
     fresh = scattered(space, 200, seed=1)
@@ -111,7 +128,7 @@ def test_fits_everywhere(space: str) -> None:
 
 @pytest.mark.parametrize("space", ["sphere", "torus", "spd"])
 def test_integrates_to_one(space: str) -> None:
-    flow = small(space).fit(scattered(space, 60), max_steps=25, progress=False)
+    flow = small(space).fit(scattered(space, 60), max_steps=20, progress=False)
     mass = total_mass(flow.freeze())
     assert abs(mass.value - 1) < max(1e-3, 4.3 * mass.error)
 
@@ -134,7 +151,7 @@ def to_disc(x: Tensor) -> Tensor:
 @pytest.mark.parametrize("forgotten", [False, True])
 @pytest.mark.parametrize("space", ["hyperbolic", "cylinder"])
 def test_integrates_to_one_on_spaces_without_end(space: str, forgotten: bool) -> None:
-    flow = small(space).fit(scattered(space, 60), max_steps=25, progress=False)
+    flow = small(space).fit(scattered(space, 60), max_steps=20, progress=False)
     assert flow.shapes is not None
     flow.shapes.background.data.fill_(-4.0)
     mixture = flow.freeze()
@@ -180,18 +197,23 @@ def test_naive_leave_one_out_promises_what_fresh_points_do_not_keep() -> None:
     shapes, everything = flow.shapes, torch.arange(400)
     assert shapes is not None
     with torch.no_grad():
-        held_out = torch.cat([log_density(shapes, scoring.held_out(neighbours, f, 400), 9.0) for f in range(10)]).mean()
+        # the neighbours' covariance and little else, as a fit to naive scores would have it
+        for name, value in {"log_factor": -0.5, "roundness": -3.0, "log_width": -4.0, "shift": 0.0}.items():
+            getattr(shapes, name).fill_(value)
+        held_out = torch.cat([log_density(shapes, scoring.held_out(neighbours, f, 400), 9.0) for f in range(10)])
         local = neighbours.local()
         naive = torch.cat(
-            [log_density(shapes, scoring.part(local, x[i : i + 1], everything[everything != i]), 9.0) for i in range(0, 400, 4)]
-        ).mean()
-        fresh = log_density(shapes, scoring.part(local, scattered("sphere", 4000, seed=3), everything), 9.0).mean()
-    assert abs(float(held_out - fresh)) < 0.12
-    assert float(naive - fresh) > 0.2
+            [log_density(shapes, scoring.part(local, x[i, None], everything[everything != i]), 9.0) for i in range(0, 400, 10)]
+        )
+        fresh = log_density(shapes, scoring.part(local, scattered("sphere", 4000, seed=3), everything), 9.0)
+    noise = float(held_out.std()) / math.sqrt(len(held_out))
+    assert abs(float(held_out.mean() - fresh.mean())) < 4.3 * noise
+    gain = naive - held_out[:40]  # the first part of the data has every tenth
+    assert float(gain.mean()) > 4.3 * float(gain.std()) / math.sqrt(len(gain))
 
 
 def test_samples_follow_the_density() -> None:
-    mixture = small("sphere").fit(scattered("sphere", 80, spread=1.0), max_steps=25, progress=False).freeze()
+    mixture = small("sphere").fit(scattered("sphere", 80, spread=1.0), max_steps=20, progress=False).freeze()
     count = 1200
     samples, draws = mixture.sample((count,), generator(1)), generator(2)
     proposals = geometry.sample_uniform(SPHERE, (3,), (40_000,), generator=draws, dtype=F64)
@@ -211,7 +233,7 @@ def test_samples_follow_the_density() -> None:
 
 def test_round_trip_and_new_anchors(tmp_path: Path) -> None:
     x = scattered("sphere", 100)
-    flow = small("sphere").fit(x[:80], validation=x[80:], max_steps=25, progress=False, checkpoint=tmp_path)
+    flow = small("sphere").fit(x[:80], validation=x[80:], max_steps=20, progress=False, checkpoint=tmp_path)
     loaded = mf.load(tmp_path)
     fresh = scattered("sphere", 20, seed=1)
     torch.testing.assert_close(loaded.log_prob(fresh), flow.log_prob(fresh), rtol=0, atol=0)
@@ -222,7 +244,7 @@ def test_round_trip_and_new_anchors(tmp_path: Path) -> None:
 
 def test_same_seed_same_flow() -> None:
     x = scattered("torus", 60)
-    one, two, other = (small("torus").fit(x, seed=s, max_steps=25, progress=False).log_prob(x) for s in (1, 1, 2))
+    one, two, other = (small("torus").fit(x, seed=s, max_steps=20, progress=False).log_prob(x) for s in (1, 1, 2))
     assert torch.equal(one, two)
     assert not torch.equal(one, other)
 
@@ -239,23 +261,41 @@ def test_single_precision(space: str) -> None:
 
 def test_few_points_and_more_neighbours_than_points() -> None:
     flow = AnchoredFlow(SPHERE, (3,)).fit(scattered("sphere", 10), max_steps=25, progress=False)
-    assert flow.freeze().n_components == 80
+    assert flow.freeze().n_components == 10 * 12
     assert abs(total_mass(flow.freeze()).value - 1) < 1e-3
 
 
 def test_copies_and_far_points_have_finite_densities() -> None:
     x = scattered("sphere", 40)
-    flow = small("sphere").fit(torch.cat([x, x[:20], x[:20]]), max_steps=25, progress=False)
+    flow = small("sphere").fit(torch.cat([x, x[:20], x[:20]]), max_steps=20, progress=False)
     assert bool(torch.isfinite(flow.log_prob(torch.cat([x, -x]))).all())
     assert all(math.isfinite(entry["selection_nll"]) for entry in flow.history)
     far = torch.tensor([[1e6, 0.0]], dtype=F64)
-    assert bool(torch.isfinite(small("plane").fit(scattered("plane", 40), max_steps=25, progress=False).log_prob(far)).all())
+    assert bool(torch.isfinite(small("plane").fit(scattered("plane", 40), max_steps=20, progress=False).log_prob(far)).all())
 
 
-def test_time_limit() -> None:
-    x = scattered("sphere", 3000)
-    flow = AnchoredFlow(SPHERE, (3,)).fit(x, max_seconds=6.0, max_steps=100_000, progress=False)
-    assert 3.0 < flow.history[-1]["seconds"] < 6.6
+class Ticking:
+    """A clock that goes on by a second whenever it is read."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        self.now += 1.0
+        return self.now
+
+
+@pytest.mark.parametrize("max_seconds", [1e-9, 10.0, 100.0])
+def test_time_limit(monkeypatch: pytest.MonkeyPatch, max_seconds: float) -> None:
+    """Any limit leaves a valid density, and a fit ends at nine tenths of it or with the next step."""
+    monkeypatch.setattr(training, "time", Ticking())
+    flow = AnchoredFlow(SPHERE, (3,), neighbors=(3, 6), hidden=(16,), networks=2)
+    flow.fit(scattered("sphere", 60), max_seconds=max_seconds, max_steps=100_000, progress=False)
+    assert flow.history[-1]["seconds"] < max(0.9 * max_seconds, 8.0) + 10.0
+    if max_seconds == 100.0:
+        assert flow.history[-1]["seconds"] > 80.0
+        assert max(entry["step"] for entry in flow.history) > 40
+    assert abs(total_mass(flow.freeze()).value - 1) < 1e-3
 
 
 @pytest.mark.parametrize(
@@ -270,6 +310,10 @@ def test_time_limit() -> None:
 def test_what_it_cannot_be(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         AnchoredFlow(SPHERE, (3,), **options)  # type: ignore[arg-type]
+
+
+def interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_what_it_cannot_fit() -> None:
@@ -291,5 +335,12 @@ def test_what_it_cannot_fit() -> None:
             geometry.sample_uniform(geoopt.CanonicalStiefel(), (4, 2), (20,), dtype=F64), progress=False
         )
     fitted = small("sphere").fit(x, max_steps=1, progress=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training.Training, "prepare", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            fitted.fit(x, progress=False)
+    with pytest.raises(RuntimeError, match="Call fit"):  # not the old components with new weights
+        fitted.freeze()
+    fitted.fit(x, max_steps=1, progress=False)
     with pytest.raises(ValueError, match="more than 6 points"):
         fitted.anchor(x[:6])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -409,6 +410,23 @@ def test_a_stopped_flow_resumes_as_if_nothing_had_happened(
     names = ["history.jsonl", "model.safetensors", "run.json"]
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == names
     fail("found none: leave out --resume", *arguments, "-o", tmp_path / "run", "--resume")
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    # the moment between the model and run.json, where the state must still be there
+    with monkeypatch.context() as patch:
+        patch.setattr("mf_manifold.cli.runs._versions", killed)
+        assert mfm(*arguments, "-o", tmp_path / "again").exit_code != 0
+    succeed(*arguments, "-o", tmp_path / "again", "--resume")
+    # the model of a stopped run must not pass for the one of a run that stops before it has any
+    (tmp_path / "run" / "unfinished").mkdir()
+    shutil.copy(tmp_path / "run" / "model.safetensors", tmp_path / "run" / "unfinished")
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "begin", killed)
+        before = (tmp_path / "run" / "run.json").read_bytes()
+        assert mfm(*arguments, "-o", tmp_path / "run", "--force").exit_code != 0
+        assert (tmp_path / "run" / "run.json").read_bytes() == before
     fail("--estimator flow only", *arguments, "-o", tmp_path / "run", "--resume", "--estimator", "kde")
 
 

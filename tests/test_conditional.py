@@ -109,6 +109,22 @@ def test_contexts_of_any_shape_on_a_manifold_survive_a_checkpoint(tmp_path: Path
     assert flow.decode(torch.zeros(5, 2), images[:3]).shape == (3, 5, 3)
 
 
+@pytest.mark.parametrize("conditioning", WAYS)
+def test_a_context_may_be_one_number(conditioning: str, tmp_path: Path) -> None:
+    x, y = linear_gaussian(60, 0)
+    flow = make(conditioning, context_shape=()).fit(x, y[:, 0], max_steps=3, progress=False, checkpoint=tmp_path)
+    both = mf.load(tmp_path).freeze(16, 0, y[:5, 0])
+    assert both.batch_shape == (5,)
+    torch.testing.assert_close(both.log_prob(x[:5])[2], flow.freeze(16, 0, y[2, 0]).log_prob(x[2]))
+
+
+def test_contexts_are_standardised_for_every_kernel() -> None:
+    flow = mf.MarginalFlow(SPHERE, (3,), "angular_central_gaussian", context_shape=(2,), **SMALL)
+    x = torch.nn.functional.normalize(torch.randn(50, 3), dim=-1)
+    flow.fit(x, 100 + torch.randn(50, 2), max_steps=2, progress=False)
+    assert (flow.network.context_shift - 100).abs().max() < 2
+
+
 def test_errors() -> None:
     x, y = linear_gaussian(50, 0)
     flow = make()
@@ -116,6 +132,10 @@ def test_errors() -> None:
         flow.fit(x, progress=False)
     with pytest.raises(ValueError, match=r"contexts of shape \(50, 2\), got \(50, 1\)"):
         flow.fit(x, y[:, :1], progress=False)
+    with pytest.raises(ValueError, match="Expected points x and contexts"):
+        flow.fit(objective=mf.losses.ReverseKL(lambda x, y: -x[..., 0] ** 2), progress=False)
+    with pytest.raises(ValueError, match=r"with contexts at least one, got \(\)"):
+        make(hidden=())
     with pytest.raises(ValueError, match="no contexts"):
         mf.MarginalFlow(LINE, (1,)).fit(x, y, progress=False)
     with pytest.raises(ValueError, match="made without context_shape"):

@@ -46,6 +46,27 @@ def test_known_laws_integrate_to_one_and_match_their_samples(name: str) -> None:
         assert abs(float(feature(x).mean()) - mean) < 4.3 * float(feature(x).std()) / math.sqrt(len(x))
 
 
+def test_a_resumed_comparison_makes_the_fits_that_are_used(tmp_path: Path) -> None:
+    made: list[int] = []
+
+    def method(train: torch.Tensor, validation: torch.Tensor, seed: int) -> comparison.LogDensity:
+        made.append(seed)
+        return lambda x: -x - seed
+
+    for _ in range(2):
+        report = Report("comparison", tmp_path, seeds=[5, 6])
+        fits = comparison.compare(report, "data", lambda seed: (torch.zeros(4),) * 3, {"one": method}, rival="one", keep=[5])
+        assert float(fits["one"](torch.zeros(()))) == -5
+        assert report.rows[0]["nll"] == 5.5
+    assert made == [5, 6, 5]
+
+
+def test_what_a_quick_run_left_is_not_the_whole(tmp_path: Path) -> None:
+    assert Report("once", tmp_path, quick=True).once("a", lambda: 1) == 1
+    assert Report("once", tmp_path).once("a", lambda: 2) == 2
+    assert [Report("once", tmp_path, quick=quick).once("a", lambda: 3) for quick in (True, False)] == [1, 2]
+
+
 def test_differences_are_paired(tmp_path: Path) -> None:
     """A shift that all methods share on a seed leaves the differences and their error alone."""
     report = Report("comparison", tmp_path, seeds=[0, 1, 2])

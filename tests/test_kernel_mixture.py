@@ -15,7 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
 import mf_manifold as mf
-from mf_manifold import em, integral
+from mf_manifold import em, integral, kernel_mixture
 from mf_manifold.clustering import frechet_mean, kmeans
 from mf_manifold.kernel_mixture import KernelMixture
 
@@ -168,6 +168,18 @@ def test_held_out_data_choose_the_number_of_components() -> None:
     assert [step["n_components"] for step in model.history if "validation_nll" in step] == [1, 3, 12]
 
 
+@pytest.mark.parametrize(("n", "parts"), [(50, 10), (1000, 2), (3000, 1)])
+def test_few_data_are_all_held_out_in_turn(monkeypatch: pytest.MonkeyPatch, n: int, parts: int) -> None:
+    x, seen = three_bumps(n), []
+    monkeypatch.setattr(kernel_mixture._Fit, "run", lambda self, points, count, *rest: seen.append(points))
+    monkeypatch.setattr(KernelMixture, "log_prob", lambda self, points: points[:, 0])
+    bar = kernel_mixture.tqdm(disable=True)
+    kernel_mixture._Fit(KernelMixture(SPHERE, (3,)), 1, 1, 0.0, math.inf, 0.0, bar).choose(x, [2], 0)
+    missing = [~torch.isin(x[:, 0], kept[:, 0]) for kept in seen]
+    assert [int(rows.sum()) for rows in missing] == [n // 10] * parts
+    assert int(torch.stack(missing).any(0).sum()) == parts * n // 10
+
+
 def test_save_and_load(tmp_path: Path) -> None:
     for name, (manifold, shape, kernel) in SPACES.items():
         x = example(manifold, shape, 60)
@@ -185,6 +197,17 @@ def test_single_precision_agrees_with_double() -> None:
         model = KernelMixture(SPHERE, (3,), 3).fit(points, restarts=1, max_steps=50, progress=False)
         scores.append(float(model.log_prob(points).mean()))
     assert abs(scores[0] - scores[1]) < 1e-3
+
+
+def test_flat_components_survive_single_precision() -> None:
+    """Three points that are nearly on a line have a covariance that rounding alone would make singular."""
+    x = torch.cat([blobs(40), torch.tensor([[20.0, 20.0], [21.0, 21.00001], [22.3, 22.3]])]).float()
+    kernel = mf.kernel_for(PLANE, (2,), covariance="full")
+    start = mf.Mixture(kernel, kernel.centered(x[[0, 10, 41]], torch.full((3,), 0.8)))
+    model = KernelMixture(PLANE, (2,), 3, kernel_options={"covariance": "full"}, min_scale=1e-4)
+    model.fit(x, start=start, max_steps=30, progress=False)
+    assert bool(torch.isfinite(model.log_prob(x)).all())
+    assert float(torch.linalg.cond(model.freeze().params["covariance_matrix"].double()).max()) > 1e5
 
 
 def test_mistakes_say_what_to_do() -> None:

@@ -214,6 +214,12 @@ def test_sums_weigh_their_terms() -> None:
         losses.Sum(reverse, weights=[1.0, 2.0])
 
 
+def test_a_sum_starts_where_its_first_term_with_a_start_does() -> None:
+    reverse = losses.ReverseKL(lambda x: 5 * x[..., 2])
+    assert isinstance(losses.Sum(lambda flow, at: torch.tensor(0.0), reverse), losses.Starts)
+    assert not isinstance(losses.Sum(losses.forward_kl), losses.Starts)
+
+
 def test_errors_say_what_to_do() -> None:
     flow = Free(LINE)
     kent = mf.MarginalFlow(geoopt.Sphere(), (3,), "kent", n_components=4, hidden=(4,))
@@ -272,3 +278,13 @@ def test_generators_follow_to_other_devices(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(torch, "Generator", lambda device: made.append(device) or own)
     mf.bases.on_device(own, torch.device("cuda"))
     assert made == [torch.device("cuda")]
+
+
+@pytest.mark.gpu
+def test_a_generator_of_either_device_serves_a_flow_on_an_accelerator(device: str) -> None:
+    flow = mf.MarginalFlow(geoopt.Sphere(), (3,), n_components=64, hidden=(16,)).to(device)
+    for place in ("cpu", device):
+        x = flow.sample((5,), torch.Generator(place).manual_seed(0))
+        assert x.device.type == torch.device(device).type
+        torch.testing.assert_close(x, flow.sample((5,), torch.Generator(place).manual_seed(0)))
+        flow.freeze(8).sample((5,), torch.Generator(place).manual_seed(0))

@@ -19,6 +19,7 @@ from torch import Tensor
 import mf_manifold as mf
 from mf_manifold import losses
 from mf_manifold.losses import Batch
+from mf_manifold.training import warm_start
 from mf_manifold.training.run import Run
 
 SPHERE = geoopt.Sphere()
@@ -96,6 +97,13 @@ def test_a_state_of_another_run_is_refused(tmp_path: Path) -> None:
     fit(flow(), checkpoint=tmp_path)
     with pytest.raises(ValueError, match="batch_size differ"):
         fit(flow(), checkpoint=tmp_path, resume=True, batch_size=64)
+    with pytest.raises(ValueError, match="background differ"):
+        fit(flow(), checkpoint=tmp_path, resume=True, background=0.5)
+    for other in ({"base": "gaussian"}, {"bandwidth": 9.0}, {"kernel": "power_spherical"}):
+        with pytest.raises(ValueError, match="model differ"):
+            fit(flow(**other), checkpoint=tmp_path, resume=True)
+    with pytest.raises(ValueError, match="dtype differ"):
+        fit(flow().double(), checkpoint=tmp_path, resume=True)
     with pytest.raises(ValueError, match="the data differ"):
         flow().fit(points(seed=1), checkpoint=tmp_path, resume=True, max_steps=40, batch_size=128, patience=100, progress=False)
     with pytest.raises(ValueError, match="checkpoint= of the run to resume"):
@@ -104,6 +112,19 @@ def test_a_state_of_another_run_is_refused(tmp_path: Path) -> None:
     state.write_bytes(state.read_bytes()[:-100])
     with pytest.raises(ValueError, match=r"damaged.*Delete it"):
         fit(flow(), checkpoint=tmp_path, resume=True)
+
+
+def test_another_objective_of_the_same_kind_is_refused(tmp_path: Path) -> None:
+    def run(temperature: float, weight: float, **options: Any) -> None:
+        reverse = losses.ReverseKL(lambda x: 5 * x[..., 2], temperature=temperature)
+        objective = losses.Sum(losses.forward_kl, reverse, weights=[1.0, weight])
+        fit(flow(), objective=objective, checkpoint=tmp_path, max_steps=3, **options)
+
+    run(2.0, 0.1)
+    run(2.0, 0.1, resume=True)
+    for temperature, weight in ((3.0, 0.1), (2.0, 0.2)):
+        with pytest.raises(ValueError, match="objective differ"):
+            run(temperature, weight, resume=True)
 
 
 def test_a_loss_that_is_not_finite_names_parameter_and_rows_and_keeps_the_best(tmp_path: Path) -> None:
@@ -129,6 +150,18 @@ def test_a_gradient_that_is_not_finite_stops_too() -> None:
         fit(flow(), objective=breaks)
 
 
+def test_only_the_broken_gradient_is_named() -> None:
+    """A gradient that is not finite in the last layer alone: clipping must not spread it to the first."""
+    model = flow()
+
+    def breaks(model: mf.MarginalFlow, batch: Batch) -> Tensor:
+        zero = model.network.head.bias.sum() * 0
+        return losses.forward_kl(model, batch) + torch.where(zero == 0, 0.0, zero.sqrt() / zero)
+
+    with pytest.raises(FloatingPointError, match=r"in the gradient of network\.5\.bias on a batch"):
+        fit(model, objective=breaks)
+
+
 def test_points_that_no_component_covers_have_a_finite_loss() -> None:
     model = flow(learn_weights=False)
     fit(model, max_steps=1)
@@ -146,6 +179,51 @@ def test_points_that_no_component_covers_have_a_finite_loss() -> None:
 def test_without_a_background_a_point_may_have_no_density() -> None:
     model = fit(flow(), max_steps=1, background=0.0)
     assert model.freeze(8).background is None
+
+
+def test_a_fit_without_data_forgets_the_background_of_an_earlier_fit() -> None:
+    model = fit(flow(), max_steps=1)
+    assert model.freeze(8).background is not None
+    model.fit(objective=losses.ReverseKL(lambda x: 5 * x[..., 2]), max_steps=1, progress=False)
+    assert model.freeze(8).background is None
+
+
+def test_matched_noise_on_a_face_of_the_cube_is_finite_for_the_normal_base() -> None:
+    assert torch.isfinite(warm_start._as_base("gaussian", torch.tensor([-1.0, 1.0]))).all()
+
+
+def test_a_model_is_kept_where_no_validation_is_finite(tmp_path: Path) -> None:
+    """Validation losses that are not finite: with data the start is kept, without data the last finite average."""
+
+    def blind(model: mf.MarginalFlow, batch: Batch) -> Tensor:
+        return losses.forward_kl(model, batch) + (torch.nan if batch.progress == 1 and not torch.is_grad_enabled() else 0.0)
+
+    fit(flow(), objective=blind, max_steps=5, checkpoint=tmp_path)
+    assert torch.isfinite(mf.load(tmp_path).freeze(8).log_prob(points())).all()
+    validations: list[int] = []
+
+    def later(model: mf.MarginalFlow, batch: Batch) -> Tensor:
+        validations.extend([] if torch.is_grad_enabled() else [0])
+        return sum((p.square().sum() for p in model.parameters()), torch.tensor(0.0 if len(validations) < 2 else torch.inf))
+
+    with pytest.raises(FloatingPointError):
+        flow().fit(objective=later, max_steps=5, progress=False, checkpoint=tmp_path)
+    assert mf.load(tmp_path).history[-1]["step"] == 0
+
+
+def test_objectives_that_are_no_scalar_with_gradients() -> None:
+    for objective, message in (
+        (lambda model, at: -at.draw(model).log_prob(at.x), r"scalar tensor, got shape \(40,\)"),
+        (lambda model, at: 1.0, "scalar tensor, got float"),
+        (lambda model, at: torch.tensor(1.0), "loss has gradients"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            fit(flow(), objective=objective, max_steps=2)
+
+
+def test_a_time_limit_far_below_the_steps_still_validates() -> None:
+    model = fit(flow(), max_steps=10**9, max_seconds=4.0)
+    assert len(model.history) >= 5
 
 
 def test_own_objectives_and_validation_data() -> None:
@@ -171,10 +249,32 @@ def test_components_grow_while_points_have_few() -> None:
     assert max(counts) <= 256
 
 
+def test_components_grow_without_data_too() -> None:
+    model = flow(n_components=256)
+    objective = losses.ReverseKL(lambda x: 50 * x[..., 2])
+    model.fit(objective=objective, max_steps=20, progress=False, grow_components=True)
+    counts = [entry["components"] for entry in model.history]
+    assert counts[:2] == [16, 32]
+    assert counts == sorted(counts)
+    assert max(counts) <= 256
+
+
+@pytest.mark.parametrize("latent_dim", [1, 2])
+def test_data_that_are_all_the_same_have_a_finite_fit(latent_dim: int) -> None:
+    for x in (torch.zeros(20, 2), torch.ones(20, 2)):
+        model = mf.MarginalFlow(geoopt.Euclidean(ndim=1), (2,), latent_dim=latent_dim, **SMALL)
+        model.fit(x, max_steps=2, progress=False)
+        assert torch.isfinite(model.freeze(8).log_prob(x)).all()
+
+
 def test_the_record_reaches_tensorboard(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
-    fit(flow(), checkpoint=tmp_path, max_steps=5)
-    assert list((tmp_path / "tensorboard").iterdir())
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for options in ({}, {"resume": True}):
+        fit(flow(), checkpoint=tmp_path, max_steps=5, **options)
+    shown = EventAccumulator(str(tmp_path / "tensorboard")).Reload().Scalars("validation_loss")
+    assert [event.step for event in shown] == [0, 1, 2, 3, 4, 5]
 
 
 def test_options_out_of_range() -> None:

@@ -76,7 +76,7 @@ def methods(data: mf.datasets.Dataset, quick: bool) -> dict[str, Method]:
         return flow.freeze(64 if quick else 4096).log_prob
 
     def anchored(train: Tensor, validation: Tensor, seed: int) -> LogDensity:
-        flow = AnchoredFlow(*space, neighbors=(4, 8) if quick else None, network=not quick)
+        flow = AnchoredFlow(*space, neighbors=(4, 8) if quick else None, networks=0 if quick else 3)
         return flow.fit(torch.cat([train, validation]), seed=seed, progress=False).freeze().log_prob
 
     return {

@@ -45,10 +45,12 @@ def run(report: Report) -> None:
     few = replace(report, seeds=report.seeds[:3])  # shares the rows
     shown: dict[str, dict[str, LogDensity]] = {}
     for name, make in PROBLEMS.items():
-        for n in (60,) if report.quick else SIZES:
+        sizes = (60,) if report.quick else SIZES
+        for n in sizes:
             problem, repeats = make(), report if name == "two moons" else few
-            found = methods(n, report.quick)
-            fits = compare(repeats, f"{name}, {n} points", split(problem, n), found, rival=RIVAL, truth=problem.log_prob)
+            found, keep = methods(n, report.quick), report.seeds[:1] if n == sizes[-1] else ()
+            title, parts = f"{name}, {n} points", split(problem, n)
+            fits = compare(repeats, title, parts, found, rival=RIVAL, truth=problem.log_prob, keep=keep)
             shown[name] = {"true density": problem.log_prob, **fits}
     draw_densities(report, shown)
     ten_components(report)
@@ -138,7 +140,7 @@ def ten_components(report: Report) -> None:
     rival = "10 optimised components, full"
     found: dict[str, Method] = {rival: em("full", 10), "10 optimised components, diagonal": em("diagonal", 10)}
     found |= {f"MarginalFlow of 10, frozen with {count}": resampled(count) for count in (10, 100, FROZEN)}
-    compare(report, "two moons, ten components", parts, found, rival=rival, truth=problem.log_prob)
+    compare(report, "two moons, ten components", parts, found, rival=rival, truth=problem.log_prob, keep=report.seeds[:1])
     seed = report.seeds[0]
     with torch.no_grad():
         error = mf.score(flows[seed](n_components=FROZEN), parts(seed)[2])
@@ -160,7 +162,7 @@ def spirals(report: Report) -> list[tuple[mf.MarginalFlow, Tensor]]:
             return flows[-1].freeze(FROZEN).log_prob
 
         name = f"MarginalFlow, latent_dim={dim}"
-        compare(report, "spiral", parts, {name: method}, rival=name, truth=problem.log_prob)
+        compare(report, "spiral", parts, {name: method}, rival=name, truth=problem.log_prob, keep=report.seeds)
         far = [mf.chamfer(PLANE, locations(flow), on_curve(problem)) for flow in flows]
         report.rows[-1] |= {
             "off_curve": sum(found.to_reference for found in far) / len(far),

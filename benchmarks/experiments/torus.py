@@ -50,7 +50,8 @@ def run(report: Report) -> None:
     def blocks(seed: int) -> tuple[Tensor, ...]:
         return tuple(data.points[rows] for rows in mf.datasets.split(data.points, seed, groups=data.groups))
 
-    fits = compare(report, data.name, blocks, methods(2, report.quick), rival="kernel density, adaptive")
+    first = report.seeds[:1]
+    fits = compare(report, data.name, blocks, methods(2, report.quick), rival="kernel density, adaptive", keep=first)
     report.figure(picture(fits, blocks(report.seeds[0])[2]), "alanine", "Fitted log densities of the torsions, first seed.")
 
 
@@ -82,7 +83,7 @@ def methods(dim: int, quick: bool) -> dict[str, Method]:
         return flow.freeze(128 if quick else 8192).log_prob
 
     def anchored(train: Tensor, validation: Tensor, seed: int) -> LogDensity:
-        flow = AnchoredFlow(TORUS, shape, neighbors=(4, 8) if quick else None, network=not quick)
+        flow = AnchoredFlow(TORUS, shape, neighbors=(4, 8) if quick else None, networks=0 if quick else 3)
         return flow.fit(torch.cat([train, validation]), seed=seed, progress=False).freeze().log_prob
 
     local = {"kernel density, local covariances": kernel_density("local")} if dim == 2 else {}

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from .. import geometry
-from ..kernel import Kernel, Params
+from ..kernel import Kernel, OnManifold, Params
+from ..kernels.stein import narrowed
 from .neighbours import Local
 from .shapes import Bumps
 
@@ -15,17 +16,30 @@ PROBE = 0.1  # standard deviations over which frames are compared
 
 
 def components(kernel: Kernel, points: Tensor, local: Local, bumps: Bumps, columns: list[int]) -> tuple[Params, Tensor]:
-    """Parameters of the n J components, anchor by anchor, and their log weights (nJ)."""
+    """Parameters of the n J components, anchor by anchor, and their log weights (nJ), in the dtype of the points."""
     scales, dim = len(columns), kernel.dim
     blocks = []
     for rows in torch.arange(len(points), device=points.device).split(max(1, BLOCK // (scales * dim * dim))):
-        vectors = local.vectors[rows][:, columns].to(points)
-        covariance = (vectors * bumps.variances[rows].to(points).unsqueeze(-2)) @ vectors.mT
-        moved = bumps.shift[rows].to(points).unsqueeze(-1) * local.mean[rows][:, columns].to(points)
-        at = points[rows].repeat_interleave(scales, 0)
-        blocks.append(kernel.around(*_shifted(kernel, at, moved.flatten(0, 1), covariance.flatten(0, 1))))
+        vectors = local.vectors[rows][:, columns].double()
+        covariance = (vectors * bumps.variances[rows].double().unsqueeze(-2)) @ vectors.mT
+        moved = bumps.shift[rows].double().unsqueeze(-1) * local.mean[rows][:, columns].double()
+        at = geometry.project(kernel.manifold, points[rows].double()).repeat_interleave(scales, 0)
+        exact = kernel.around(*_shifted(kernel, at, moved.flatten(0, 1), covariance.flatten(0, 1)))
+        blocks.append(rounded(kernel, exact, points))
     params = {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
     return params, bumps.log_weights.to(points).flatten()
+
+
+def rounded(kernel: Kernel, w: Params, like: Tensor) -> Params:
+    """Parameters in the dtype of ``like``: points stay on the manifold, nearly flat covariances positive definite."""
+    result, kinds = {}, kernel.param_constraints
+    for name, value in w.items():
+        kind = kinds[name]
+        if isinstance(kind, OnManifold):
+            result[name] = geometry.project(kind.manifold, value.to(like))
+        else:
+            result[name] = narrowed(value, like) if name.startswith("covariance_matrix") else value.to(like)
+    return result
 
 
 def _shifted(kernel: Kernel, points: Tensor, v: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:

@@ -126,6 +126,8 @@ class AnchoredFlow(Estimator):
         for name, value in {"max_steps": max_steps, "max_seconds": 1.0 if max_seconds is None else max_seconds}.items():
             if not value > 0:
                 raise ValueError(f"Expected a positive {name}, got {value}.")
+        extra = None if validation is None else self._checked(validation, "validation")
+        self.shapes, self.components = None, nn.ParameterDict()
         order = torch.randperm(len(points), generator=torch.Generator().manual_seed(seed))
         fitted = points[order[:FITTED].to(points.device)]
         self._set_background(points)
@@ -137,7 +139,7 @@ class AnchoredFlow(Estimator):
             assert self.shapes is not None
             training = Training(self.shapes.to(points.device), self.kernel.max_scale, clock, seed, progress)
             try:
-                training.prepare(scoring, neighbours, None if validation is None else self._checked(validation, "validation"))
+                training.prepare(scoring, neighbours, extra)
                 training.run(max_steps)
             finally:
                 self.history = training.history
@@ -145,6 +147,8 @@ class AnchoredFlow(Estimator):
                     self.anchor(points)
                     if checkpoint is not None:
                         self.save(checkpoint, overwrite=True)
+                else:  # nothing was learned that could be put around data
+                    self.shapes = None
         return self
 
     @torch.no_grad()

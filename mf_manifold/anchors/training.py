@@ -143,8 +143,9 @@ class Training:
         assert isinstance(candidate, Shapes)
         count = sum(len(part) for part in selection)
         nll = sum(total_loss(candidate, part, self.max_scale) for part in selection) / count
-        entry = {"step": float(self.steps), "seconds": self.clock.seconds(), "train_nll": loss, "selection_nll": nll}
-        self.history.append({**entry, "network": float(candidate.refined)})
+        entry = {"step": float(self.steps), "seconds": self.clock.seconds(), "selection_nll": nll}
+        trained = {} if math.isnan(loss) else {"train_nll": loss}  # no step was made before the first check
+        self.history.append({**entry, **trained, "network": float(candidate.refined)})
         self.bar.set_postfix(selection_nll=f"{nll:.4f}")
         return nll
 

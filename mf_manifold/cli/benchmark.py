@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -86,7 +87,7 @@ def _module(name: str) -> Any:
 
 
 def _command() -> str:
-    return " ".join(["mf-manifold", *sys.argv[1:]])
+    return shlex.join(["mf-manifold", *sys.argv[1:]])
 
 
 def _seeds(text: str) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -66,7 +67,7 @@ def fit(
     force: Force = False,
 ) -> None:
     """Fit a density to the rows of a table and report its log-likelihood on held-out rows."""
-    from .runs import UNFINISHED, check_new_run, write_run
+    from .runs import UNFINISHED, can_resume, check_new_run, write_run
 
     if resume and estimator != "flow":
         raise ValueError(f"Expected --resume with --estimator flow only: a fit of {estimator} is repeated from the start.")
@@ -86,6 +87,8 @@ def fit(
     if estimator == "flow":  # as many rows choose the model as test it
         options["validation_fraction"] = test_fraction / (1 - test_fraction)
         options |= {"resume": resume, "max_steps": STEPS}
+    if not resume:  # the model of an earlier run that was stopped must not pass for this one's
+        shutil.rmtree(output / UNFINISHED, ignore_errors=True)
     start = time.monotonic()
     code = _fit(model, train, output / UNFINISHED, options)
     seconds = time.monotonic() - start
@@ -106,7 +109,7 @@ def fit(
     write_run(output, description)
     report({"run": str(output), **metrics}, as_json=as_json, quiet=quiet)
     if code:
-        more = "; --resume continues it" if estimator == "flow" else ""
+        more = "; --resume continues it" if can_resume(output) else ""
         note(f"stopped; the best model so far is in {output}{more}")
         raise typer.Exit(code)
 

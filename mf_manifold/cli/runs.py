@@ -54,7 +54,7 @@ def check_new_run(folder: Path, force: bool, resume: bool = False) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"Expected the name of a run folder, got {folder}, which is a file.")
-    unfinished = (folder / UNFINISHED / STATE).exists()
+    unfinished = can_resume(folder)
     if resume and not unfinished:
         raise ValueError(f"Expected a run that was stopped in {folder}, found none: leave out --resume to start one.")
     if unfinished and not resume and not force:
@@ -77,11 +77,16 @@ def write_run(folder: Path, description: dict[str, Any]) -> None:
         if (staging / name).exists():
             with atomic_path(folder / name) as temporary:
                 shutil.copyfile(staging / name, temporary)
-    if description["finished"] or not (staging / STATE).exists():
-        shutil.rmtree(staging)
     content = {"format": RUN_FORMAT, **description, "versions": _versions(), "model_sha256": digest}
     with atomic_path(folder / RUN_FILE) as temporary:
         temporary.write_text(json.dumps(finite(content), indent=2) + "\n", encoding="utf-8")
+    if description["finished"] or not can_resume(folder):  # last, so that a process killed before can resume
+        shutil.rmtree(staging)
+
+
+def can_resume(folder: Path) -> bool:
+    """Whether a fit that was stopped left its state in the run folder."""
+    return (folder / UNFINISHED / STATE).exists()
 
 
 def _sha256(path: Path) -> str:

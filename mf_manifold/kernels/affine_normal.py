@@ -13,6 +13,7 @@ from ..kernel import Kernel, Params, register_kernel
 from ..manifolds.affine import AffineSubspace
 from .ambient_normal import AmbientNormal, result_type
 from .covariance import cholesky_logdet
+from .stein import narrowed
 
 
 @register_kernel(AffineSubspace, "projected_normal", default=True)
@@ -102,4 +103,4 @@ class AffineProjectedNormal(AmbientNormal):
         covariance = basis @ (apart.mT @ apart) @ basis.mT + variance * across
         if int(torch.linalg.cholesky_ex(covariance).info) > 0:
             raise ValueError(f"Expected more than {self.dim} points in general position to fit a covariance, got {len(x)}.")
-        return {"loc": loc, "covariance_matrix": covariance.to(x.dtype)}
+        return {"loc": loc, "covariance_matrix": narrowed(covariance, x)}

@@ -15,7 +15,7 @@ from ..numerics.linalg import svec
 from .covariance import cholesky_logdet, coordinate_change, pushed, whitening
 from .diagonal_or_full import DiagonalOrFull
 from .shares import shares
-from .stein import stein_loss
+from .stein import narrowed, stein_loss
 
 PROBE = 0.1  # standard deviations over which the change of coordinates is taken to be linear
 ROUNDING = 64 * torch.finfo(torch.float64).eps  # relative spreads below this are those of equal coordinates
@@ -136,7 +136,7 @@ class CoordinateNormal(DiagonalOrFull):
         unit = away / scale.unsqueeze(1) * share.sqrt().unsqueeze(-1)
         correlation = unit.mT @ unit
         self._demand_spread(float(torch.linalg.eigvalsh(correlation)[..., 0].amin()) > self.dim * ROUNDING, scale)
-        return {"loc": loc, "covariance_matrix": (scale.unsqueeze(-1) * correlation * scale.unsqueeze(-2)).to(x)}
+        return {"loc": loc, "covariance_matrix": narrowed(scale.unsqueeze(-1) * correlation * scale.unsqueeze(-2), x)}
 
     def _demand_spread(self, enough: bool, scale: Tensor) -> None:
         if not enough:

@@ -31,6 +31,7 @@ from .hyperbolic import (
     same_points,
 )
 from .shares import shares
+from .stein import narrowed
 
 
 @register_kernel(geoopt.Lorentz, "wrapped_normal", default=True)
@@ -211,8 +212,8 @@ class HyperbolicWrappedNormal(Kernel):
             optimizer.step(cost)
         loc = shoot(self.manifold, start, spread * move.detach())
         moment = self._second_moment(pair(self.manifold, loc, wide), weights)
-        shape = {"covariance_matrix": moment} if self.covariance == "full" else {"scale": moment.sqrt()}
-        return {"loc": loc.to(x.dtype), **{k: v.to(x.dtype) for k, v in shape.items()}}
+        shape = {"covariance_matrix": narrowed(moment, x)} if self.covariance == "full" else {"scale": moment.sqrt().to(x)}
+        return {"loc": loc.to(x.dtype), **shape}
 
     def _second_moment(self, both: Pair, weights: Tensor) -> Tensor:
         """Weighted second moment of logarithms: a matrix, the variances, or their mean."""

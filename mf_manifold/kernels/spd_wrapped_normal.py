@@ -17,6 +17,7 @@ from .covariance import cholesky_logdet
 from .diagonal_or_full import DiagonalOrFull
 from .shares import shares
 from .spd_geodesic import AffineInvariantKernel
+from .stein import narrowed
 
 
 @register_kernel(geoopt.SymmetricPositiveDefinite, "wrapped_normal")
@@ -110,8 +111,8 @@ class SPDWrappedNormal(DiagonalOrFull, AffineInvariantKernel):
         share = shares(x, weights)
         loc = _minimise(lambda loc: self._profile(x, share, loc), frechet_mean(x, share))
         spread = self._spread(x, share, loc)
-        name = "scale" if self.covariance == "diagonal" else "covariance_matrix"
-        return {"loc": loc.to(x.dtype), name: (spread.sqrt() if name == "scale" else spread).to(x.dtype)}
+        shape = {"covariance_matrix": narrowed(spread, x)} if self.covariance == "full" else {"scale": spread.sqrt().to(x)}
+        return {"loc": loc.to(x.dtype), **shape}
 
     def _spread(self, x: Tensor, share: Tensor, loc: Tensor) -> Tensor:
         """Second moments (m), or (m,m), of the coordinates of points around ``loc``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -10,12 +11,14 @@ import torch
 from torch import Tensor
 
 from .. import geometry
+from ..backends.pairs import by_blocks
 from ..geometry import Shape
 from ..kernel import Params, register_kernel
 from ..numerics.quadratic_forms import stereographic_means
 from .maximise import best_location, mean_direction, weighted
+from .stein import narrowed
 from .tangent_normal import Spread, TangentKernel
-from .zonal import chords
+from .zonal import chords, unit
 
 
 @register_kernel(geoopt.Sphere, "stereographic_normal")
@@ -65,6 +68,29 @@ class StereographicNormal(TangentKernel):
         log_q = self.dim * torch.log1p(quarter) - 2 * quarter * along - terms[0]
         return torch.where(empty, torch.full_like(log_q, -math.inf), log_q)
 
+    def pairwise_log_prob(self, x: Tensor, w: Params) -> Tensor:
+        if self.covariance == "isotropic":
+            return super().pairwise_log_prob(x, w)
+        # whitened tangent parts are linear in x: products keep the digits of narrow laws that squared chords would lose
+        w = self.expand(w, self.batch_shape(w))
+        point, loc, spread = unit(x), unit(w["loc"]), self._spread(w)
+        assert spread.factor is not None
+        eye = torch.eye(loc.shape[-1], dtype=loc.dtype, device=loc.device).expand_as(spread.factor)
+        white = torch.linalg.solve_triangular(spread.factor, eye, upper=False)
+        white = white - (white @ loc.unsqueeze(-1)) * loc.unsqueeze(-2)
+        (log_norm,), axes, ones = self._terms(spread), white.permute(1, 2, 0), torch.ones_like(point[:, :1])
+        left, right = torch.cat([point, ones], dim=-1), torch.cat([2 * loc, 2 * torch.ones_like(loc[:, :1])], dim=-1).mT
+
+        def block(rows: slice) -> Tensor:
+            far2 = (left[rows] @ right).clamp_min(0.0)
+            square = functools.reduce(torch.add, ((point[rows] @ axis).square() for axis in axes))
+            empty = far2 == 0
+            safe = torch.where(empty, torch.ones_like(far2), far2)
+            log_q = -self.dim * torch.log(safe / 4) - 8 * square / safe.square() - log_norm
+            return torch.where(empty, torch.full_like(log_q, -math.inf), log_q).to(x.dtype)
+
+        return by_blocks(block, len(x), len(loc), x)
+
     def rsample(self, w: Params, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:
         velocity = self._velocity(w, sample_shape, generator)
         quarter = velocity.square().sum(-1, keepdim=True) / 4
@@ -96,7 +122,7 @@ class StereographicNormal(TangentKernel):
             return {"loc": loc.to(x.dtype), "scale": (spread.trace() / self.dim).sqrt().to(x.dtype)}
         # completed along loc, so that it is positive definite
         complete = spread + spread.trace() / self.dim * loc.unsqueeze(-1) * loc
-        return {"loc": loc.to(x.dtype), "covariance_matrix": complete.to(x.dtype)}
+        return {"loc": loc.to(x.dtype), "covariance_matrix": narrowed(complete, x)}
 
     def _moments(self, points: Tensor, a: Tensor, loc: Tensor) -> tuple[Tensor, int]:
         """Second moments of the stereographic coordinates around loc, and the number of directions in which they vary."""

@@ -105,10 +105,18 @@ def bartlett(df: Tensor, p: int, generator: torch.Generator | None) -> Tensor:
 
 
 def rounded_up(x: Tensor, like: Tensor) -> Tensor:
-    """SPD matrices in the dtype of ``like``, with their diagonals rounded up so that they stay positive definite."""
+    """SPD matrices in the dtype of ``like``, with their diagonals rounded up so that they stay positive definite.
+
+    Rounding moves the least eigenvalue of the correlations by at most half of what the diagonal grows by.
+    """
     x = x.to(like.dtype)
     size = 2 * x.shape[-1] * torch.finfo(x.dtype).eps
     return x + size * torch.diag_embed(x.diagonal(dim1=-2, dim2=-1))
+
+
+def narrowed(x: Tensor, like: Tensor) -> Tensor:
+    """SPD matrices in the dtype of ``like``, where a narrower one needs it rounded up."""
+    return x if x.dtype == like.dtype else rounded_up(x, like)
 
 
 def mean_volume_ratio(mean_log_det: Tensor, p: int, kind: str) -> Tensor | None:

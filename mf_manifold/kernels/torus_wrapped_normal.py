@@ -17,6 +17,7 @@ from .circular_statistics import mean_angles
 from .covariance import cholesky_logdet
 from .diagonal_or_full import DiagonalOrFull
 from .shares import average, shares
+from .stein import narrowed
 
 MAX_TERMS = 100_000
 TWO_IMAGES = 0.7  # below this scale the two nearest images make the density of one angle in any dtype
@@ -127,7 +128,7 @@ class TorusWrappedNormal(DiagonalOrFull):
         start = torch.zeros(size, dtype=torch.float64, device=x.device)
         found = params(climb(lambda theta: share @ self._log_prob(angle, params(theta)), start))
         found["loc"] = wrap(found["loc"] + center)
-        return {name: value.to(x) for name, value in found.items()}
+        return {name: narrowed(value, x) if name == "covariance_matrix" else value.to(x) for name, value in found.items()}
 
 
 def _box(half_widths: list[int], like: Tensor) -> Tensor:

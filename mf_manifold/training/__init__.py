@@ -60,7 +60,8 @@ def fit(
         max_seconds: end earlier than that; the learning rate then follows the clock, and the result is no longer reproducible.
         batch_size: data a step; None takes 1024, and 256 with contexts.
         n_components: components a step; None takes the flow's.
-        grow_components: begin with a sixteenth of them, and double while many points have less than 20 effective components.
+        grow_components: begin with a sixteenth of them, and double while many points (without data: of the flow's own
+            samples) have less than 20 effective components.
         learning_rate, weight_decay: of AdamW; the first 20 steps warm up.
         patience: stop after this many validations (of 50 in ``max_steps``) without improvement; a fit without data does not
             stop early and keeps its last average.
@@ -94,16 +95,19 @@ def fit(
         weight_decay=weight_decay,
         patience=patience,
         context_dropout=context_dropout,
+        background=background,
     )
     options.check()
     if resume and checkpoint is None:
         raise ValueError("Expected the folder checkpoint= of the run to resume, got none.")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would change those of accelerators too
         like = next(model.parameters())
         model.build_network()
         model.to(like)
-    if data.train is not None:
+    if data.train is None:
+        model.background.remove()  # of an earlier fit
+    else:
         model.background.fit(data.train, background)
     run = Run(model, data, options, checkpoint)
     bar: tqdm[Any]

@@ -50,6 +50,8 @@ class Data:
         if x is None:
             if context is not None or validation is not None:
                 raise ValueError("Expected data x with the contexts and the validation data, got none.")
+            if model.context_shape is not None:
+                raise ValueError("Expected points x and contexts, because the flow was made with context_shape, got none.")
             return cls()
         points, contexts = _checked(model, x, context)
         if validation is not None:

@@ -19,12 +19,17 @@ class Recorder:
         if folder is not None:  # a resumed run may have written lines that its state does not know
             with atomic_path(folder / FILE_NAME) as temporary:
                 temporary.write_text("".join(_line(entry) for entry in history), encoding="utf-8")
+        for entry in history:
+            self._show(entry)
 
     def write(self, entry: dict[str, float]) -> None:
         if self.folder is None:
             return
         with (self.folder / FILE_NAME).open("a", encoding="utf-8") as file:
             file.write(_line(entry))
+        self._show(entry)
+
+    def _show(self, entry: dict[str, float]) -> None:
         if self.events is not None:
             for name, value in entry.items():
                 if name != "step":
@@ -47,4 +52,5 @@ def _events(folder: Path | None) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    return SummaryWriter(str(folder / "tensorboard"))  # type: ignore[no-untyped-call]
+    # what was written before is purged, because the whole history comes again
+    return SummaryWriter(str(folder / "tensorboard"), purge_step=0)  # type: ignore[no-untyped-call]

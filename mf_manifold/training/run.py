@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 import time
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
-from ..losses import Objective, Starts
+from ..losses import Batch, Objective, ReverseKL, Starts, Sum
 from ..nets import Conditional
 from . import state
 from .data import Data
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 CHECKS = 50  # validations a run
 EMA = 0.99
 CLIP = 10.0
+LONGEST = 0.1  # of the time limit without a validation
 STARTS = 4096  # points for the warm start of a fit without data
 FEW, MANY = 20, 0.1  # components grow while more than this share of points has fewer effective ones
 START_SHARE = 16  # growing components begin with this fraction
@@ -48,6 +50,7 @@ class Options:
     weight_decay: float
     patience: int
     context_dropout: float
+    background: float
 
     def check(self) -> None:
         """Raise ``ValueError`` for a number out of range."""
@@ -62,7 +65,18 @@ class Options:
     def identity(self) -> dict[str, Any]:
         """What a resumed run must share with the one that was killed."""
         numbers = {k: v for k, v in vars(self).items() if k not in ("objective", "max_seconds")}
-        return {**numbers, "objective": getattr(self.objective, "__name__", type(self.objective).__name__)}
+        return {**numbers, "objective": _described(self.objective)}
+
+
+def _described(objective: Objective) -> list[Any]:
+    """Name and numbers of an objective; those of others may change in the run, and a target cannot be compared."""
+    name = getattr(objective, "__name__", type(objective).__name__)
+    if isinstance(objective, Sum):
+        return [name, objective.weights, [_described(part) for part in objective.objectives]]
+    if isinstance(objective, ReverseKL):
+        measure = None if objective.measure is None else str(objective.measure)
+        return [name, objective.n_per_component, objective.temperature, objective.anneal, objective.spread, measure]
+    return [name]
 
 
 class Run:
@@ -72,7 +86,7 @@ class Run:
         self.model, self.data, self.options = model, data, options
         self.folder = None if path is None else Path(path)
         self.generator = torch.Generator().manual_seed(options.seed)
-        self.start, self.step = time.monotonic(), 0
+        self.start, self.step, self.validated = time.monotonic(), 0, 0.0
         self.best_loss, self.stale = math.inf, 0
         self.best_state: dict[str, Tensor] = {}
         self.count = max(1, options.n_components // START_SHARE) if options.grow_components else options.n_components
@@ -102,7 +116,8 @@ class Run:
             while not self.finished():
                 loss = {"train_loss": self.advance()}
                 bar.update()
-                if self.step % every == 0 or self.finished():
+                late = self.seconds() - self.validated > LONGEST * options.max_seconds
+                if self.step % every == 0 or late or self.finished():
                     self.stale = 0 if self.validate(self.average.module, loss) else self.stale + 1
                     recorder.write(self.model.history[-1])
                     bar.set_postfix(validation=f"{self.best_loss:.4f}")
@@ -123,17 +138,18 @@ class Run:
         if x is None and isinstance(self.options.objective, Starts):
             place = (model.manifold, model.point_shape, STARTS, self.generator, model.shift.device)
             x = self.options.objective.start(*place).to(model.shift)
+        context = self.data.train_context
+        if context is not None:
+            assert isinstance(model.network, Conditional)
+            model.network.standardise(context.reshape(len(context), -1))
         if x is None or not model.kernel.has_location:
             return
         limit = SHARE * self.options.max_seconds
         steps, stop = min(STEPS, self.options.max_steps), lambda: self.seconds() > limit
-        context = self.data.train_context
         if context is None:
             warm_start(model, x, self.generator, steps, stop)
             return
-        assert isinstance(model.network, Conditional)
-        model.network.standardise(context.flatten(1))
-        spread_out(model, x, context, self.generator, steps, stop)
+        spread_out(model, x, context.reshape(len(context), -1), self.generator, steps, stop)
 
     def advance(self) -> float:
         """One step of the optimiser; -> the loss."""
@@ -143,16 +159,28 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = options.learning_rate * schedule
         batch, index = self.data.batch(options.batch_size, self.generator, self.count, min(1.0, done), options.context_dropout)
-        loss = options.objective(self.model, batch)
+        loss = self.loss(batch)
+        if not loss.requires_grad:
+            raise ValueError("Expected an objective whose loss has gradients, got one without. Compute it in torch.")
         value = float(loss.detach())
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), CLIP)
+        norm = nn.utils.get_total_norm(p.grad for p in self.model.parameters() if p.grad is not None)
+        # before clipping, which would spread it to all gradients
         if not math.isfinite(value) or not math.isfinite(float(norm)):
             raise FloatingPointError(self.explain(value, index))
+        nn.utils.clip_grads_with_norm_(self.model.parameters(), CLIP, norm)
         self.optimizer.step()
         self.average.update_parameters(self.model)
         return value
+
+    def loss(self, batch: Batch) -> Tensor:
+        """The objective, checked to be one number."""
+        loss = self.options.objective(self.model, batch)
+        if not isinstance(loss, Tensor) or loss.ndim:
+            got = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+            raise ValueError(f"Expected an objective that returns a scalar tensor, got {got}. Take the mean over the batch.")
+        return loss
 
     def explain(self, loss: float, index: Tensor | None) -> str:
         """What was not finite, and where."""
@@ -176,12 +204,14 @@ class Run:
         entry = {"step": self.step, "seconds": self.seconds(), "components": self.count, **loss, **self.scores()}
         self.model.history.append(entry)
         # without data nothing can overfit: the last average is the best, and a draw too noisy to tell
-        better = self.data.train is None or entry["validation_loss"] < self.best_loss
-        if better:
-            self.best_loss, self.best_state = entry["validation_loss"], copy.deepcopy(self.model.state_dict())
+        value = entry["validation_loss"]
+        better = math.isfinite(value) if self.data.train is None else value < self.best_loss
+        if better or not self.best_state:  # something is kept in any case
+            self.best_loss, self.best_state = math.inf if math.isnan(value) else value, copy.deepcopy(self.model.state_dict())
             if self.folder is not None:
                 self.model.save(self.folder, overwrite=True)
         self.model.load_state_dict(current)
+        self.validated = self.seconds()
         return better
 
     def scores(self) -> dict[str, float]:
@@ -189,14 +219,23 @@ class Run:
         model, options = self.model, self.options
         batches = self.data.validation_batches(options.batch_size, 2 * self.count, seed=0)
         sizes = [1 if batch.x is None else len(batch.x) for batch in batches]
-        losses = [float(options.objective(model, batch)) for batch in batches]
+        losses = [float(self.loss(batch)) for batch in batches]
         scores = {"validation_loss": sum(n * v for n, v in zip(sizes, losses, strict=True)) / sum(sizes)}
-        if batches[0].x is not None:
-            few, uncovered = model.cover(batches[0], FEW)
+        points = batches[0]
+        if points.x is None and options.grow_components:  # the flow's own, where there are no data
+            points = points._replace(x=points.draw(model).sample((STARTS,), points.generator))
+        if points.x is not None:
+            few, uncovered = model.cover(points._replace(n_components=self.count), FEW)
             scores |= {"few_components": few, "uncovered": uncovered}
-            if self.options.grow_components and few > MANY:
+            if options.grow_components and few > MANY:
                 self.count = min(2 * self.count, options.n_components)
         return scores
+
+    def identity(self) -> dict[str, Any]:
+        """The options of the run, and the model that it fits, as JSON gives them back."""
+        config = {k: v for k, v in self.model.config().items() if k != "history"}
+        content = {**self.options.identity(), "model": config, "dtype": str(self.model.shift.dtype)}
+        return dict(json.loads(json.dumps(content)))
 
     def save(self) -> None:
         """Write everything that the next step depends on."""
@@ -210,7 +249,7 @@ class Run:
             "generator": {"state": self.generator.get_state()},
         }
         numbers = {
-            "options": self.options.identity(),
+            "options": self.identity(),
             "data": self.data.fingerprint(),
             "progress": {name: getattr(self, name) for name in ("step", "stale", "best_loss", "count")},
             "seconds": self.seconds(),
@@ -224,7 +263,7 @@ class Run:
         Raises:
             ValueError: that run had other data or options.
         """
-        mine, theirs = self.options.identity(), numbers["options"]
+        mine, theirs = self.identity(), numbers["options"]
         differing = [name for name in mine if mine[name] != theirs.get(name)]
         if differing or numbers["data"] != self.data.fingerprint():
             raise ValueError(
@@ -239,4 +278,4 @@ class Run:
         for name, value in numbers["progress"].items():
             setattr(self, name, value)
         self.model.history = numbers["history"]
-        self.start = time.monotonic() - numbers["seconds"]
+        self.start, self.validated = time.monotonic() - numbers["seconds"], numbers["seconds"]

@@ -41,7 +41,7 @@ def spread_out(
     target = geometry.to_raw(model.manifold, x)
     _center(model, target)
     noise = _as_base(model.base, bases.match(target, model.latent_dim, generator))
-    _regress(model, target, noise, context.flatten(1), generator, steps, stop)
+    _regress(model, target, noise, context, generator, steps, stop)
     model.set_scale(float(target.std(0).mean()) / 3)
 
 
@@ -73,12 +73,14 @@ def _regress(
 
 
 def _center(model: MarginalFlow, target: Tensor) -> None:
-    model.shift, model.spread = target.mean(0), target.std(0).clamp_min(1e-6 * float(target.abs().max()))
+    rounding = max(1e-6 * float(target.abs().max()), torch.finfo(target.dtype).tiny ** 0.5)
+    model.shift, model.spread = target.mean(0), target.std(0).clamp_min(rounding)
 
 
 def _as_base(base: str, noise: Tensor) -> Tensor:
     """Noise matched on the cube as noise of the base."""
-    return torch.special.ndtri((noise + 1) / 2) if base == "gaussian" else noise
+    edge = torch.finfo(noise.dtype).eps  # rounding puts noise on the cube's faces, which are at infinity for the normal law
+    return torch.special.ndtri(((noise + 1) / 2).clamp(edge, 1 - edge)) if base == "gaussian" else noise
 
 
 @torch.no_grad()
