@@ -220,7 +220,8 @@ class KernelDensity(Estimator):
         names = ("bandwidth", "neighbors", "floor", "kernel_options")
         kde = cls(manifold, shape, config["kernel"], scales=config.get("scales"), **{name: config[name] for name in names})
         for name, value in tensors.items():
-            kde.register_buffer(name, value)
+            if "." not in name:  # parts of the manifold, such as a curvature, are in the description
+                kde.register_buffer(name, value)
         kde.history = config["history"]
         geometry.check_points(manifold, kde.points, shape)
         kde._check_widths()

@@ -49,9 +49,8 @@ EVERYWHERE = pytest.mark.parametrize("space", SPACES)
 
 
 @pytest.fixture(autouse=True)
-def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fits of a third of the usual steps, which settle small models well enough."""
-    monkeypatch.setattr(training, "SHARED_STEPS", 50)
+def _few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "SHARED_STEPS", 40)
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -260,7 +259,7 @@ def test_single_precision(space: str) -> None:
 
 
 def test_few_points_and_more_neighbours_than_points() -> None:
-    flow = AnchoredFlow(SPHERE, (3,)).fit(scattered("sphere", 10), max_steps=25, progress=False)
+    flow = AnchoredFlow(SPHERE, (3,)).fit(scattered("sphere", 10), max_steps=20, progress=False)
     assert flow.freeze().n_components == 10 * 12
     assert abs(total_mass(flow.freeze()).value - 1) < 1e-3
 

@@ -76,7 +76,7 @@ def methods(n: int, quick: bool) -> dict[str, Method]:
         return marginal(train, validation, seed, quick).freeze(FROZEN).log_prob
 
     def anchored(train: Tensor, validation: Tensor, seed: int) -> LogDensity:
-        options = {"neighbors": (4, 8), "network": False} if quick else {}
+        options = {"neighbors": (4, 8), "networks": 0} if quick else {}
         return mf.AnchoredFlow(PLANE, (2,), **options).fit(both(train, validation), seed=seed, progress=False).freeze().log_prob
 
     def spline(train: Tensor, validation: Tensor, seed: int) -> LogDensity:
