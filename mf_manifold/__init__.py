@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import bases, datasets, geometry, kernels, losses, manifolds, plot, testing
+    from . import bases, datasets, geometry, kernels, losses, manifolds, models, plot, testing
     from .anchors import AnchoredFlow
     from .backends import mixture_log_prob
     from .checkpoint import load
@@ -54,7 +54,7 @@ _HOMES = {
     "reverse_kl_bounds": "evidence",
     "score": "scoring",
 }
-_MODULES = ("bases", "datasets", "geometry", "kernels", "losses", "manifolds", "plot", "testing")
+_MODULES = ("bases", "datasets", "geometry", "kernels", "losses", "manifolds", "models", "plot", "testing")
 
 __all__ = [
     "AnchoredFlow",
@@ -81,6 +81,7 @@ __all__ = [
     "manifolds",
     "measure_kinds",
     "mixture_log_prob",
+    "models",
     "plot",
     "register_kernel",
     "register_measure",

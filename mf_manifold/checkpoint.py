@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,21 @@ def register_model(cls: type[Any]) -> type[Any]:
     """Class decorator: let checkpoints name this class, which has ``config()`` and ``from_config(config, tensors)``."""
     _CLASSES[cls.__name__] = cls
     return cls
+
+
+def describe(model: nn.Module) -> dict[str, Any]:
+    """Class and configuration of a model, also of one that is part of another."""
+    return {"class": type(model).__name__, "config": model.config()}  # type: ignore[operator]
+
+
+def build(description: dict[str, Any], tensors: dict[str, Tensor]) -> Any:
+    """The model of a description, with these tensors."""
+    return _CLASSES[description["class"]].from_config(description["config"], tensors)
+
+
+def part(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    """The tensors of the submodule of that name."""
+    return {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
 
 
 @contextmanager
@@ -49,7 +64,7 @@ def save(model: nn.Module, path: str | os.PathLike[str], *, overwrite: bool = Fa
     target = Path(path) / FILE_NAME
     if target.exists() and not overwrite:
         raise FileExistsError(f"Expected a new checkpoint path, but {target} exists. Pass overwrite=True to replace it.")
-    header = {"format": FORMAT, "class": type(model).__name__, "config": model.config()}  # type: ignore[operator]
+    header = {"format": FORMAT, **describe(model)}
     tensors = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}  # parts may share memory
     with atomic_path(target) as temporary:
         save_file(tensors, temporary, metadata={"mf_manifold": json.dumps(header)})
@@ -84,7 +99,7 @@ def load(path: str | os.PathLike[str]) -> Any:
     ...     print(mf.load(folder).mixture.n_components)
     50
     """
-    from . import anchors, density, kernel_mixture, marginal  # noqa: F401  (estimators register themselves on import)
+    from . import anchors, density, kernel_mixture, marginal, models  # noqa: F401  (estimators register themselves on import)
 
     target = Path(path) / FILE_NAME
     header, tensors = _read(target)
@@ -95,9 +110,8 @@ def load(path: str | os.PathLike[str]) -> Any:
         )
     if str(header.get("class")) not in _CLASSES:
         raise ValueError(f"Expected a checkpoint of {', '.join(_CLASSES)} at {target}, got {header.get('class')!r}.")
-    build: Callable[[dict[str, Any], dict[str, Tensor]], Any] = _CLASSES[header["class"]].from_config
     try:
-        return build(header["config"], tensors)
+        return build(header, tensors)
     except (RuntimeError, KeyError, TypeError, AttributeError, StopIteration) as error:
         reason = (str(error).splitlines() or ["tensors are missing"])[0]
         raise ValueError(f"Expected a consistent checkpoint at {target}, but its parts do not fit: {reason}") from error

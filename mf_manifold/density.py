@@ -89,7 +89,8 @@ class KernelDensity(Estimator):
         if bandwidth not in NEIGHBORS:
             raise ValueError(f"Expected bandwidth to be one of {', '.join(NEIGHBORS)}, got {bandwidth!r}.")
         make = local_kernel if bandwidth == "local" else _kernel
-        super().__init__(make(manifold, tuple(point_shape), kernel, kernel_options or {}))
+        super().__init__(manifold, point_shape)
+        self.kernel = make(manifold, tuple(point_shape), kernel, kernel_options or {})
         if not self.kernel.has_location:
             raise ValueError(f"Expected a kernel that makes a bump around each datum, got {self.kernel.name}, which has none.")
         if neighbors is not None and (not neighbors or min(neighbors) < 1):

@@ -33,36 +33,40 @@ class ManifoldDistribution(Distribution):
 
     def __init__(
         self,
-        kernel: Kernel,
-        batch_shape: torch.Size,
-        measure: Measure | str | None,
-        validate_args: bool | None,
+        manifold: geoopt.Manifold,
+        point_shape: Shape,
+        batch_shape: Shape = (),
+        measure: Measure | str | None = None,
+        validate_args: bool | None = None,
     ) -> None:
-        self.kernel = kernel
-        self.measure = as_measure(kernel.manifold, measure)
+        self.manifold, self.point_shape = manifold, tuple(point_shape)
+        self.measure = as_measure(manifold, measure)
         # torch's own validation has no row numbers; ours runs in its place, under the same switch
-        super().__init__(batch_shape, torch.Size(kernel.point_shape), validate_args=False)
+        super().__init__(torch.Size(batch_shape), torch.Size(point_shape), validate_args=False)
         self._validate_args = Distribution._validate_args if validate_args is None else validate_args
-
-    @property
-    def manifold(self) -> geoopt.Manifold:
-        """The manifold of the points."""
-        return self.kernel.manifold
 
     @property
     def support(self) -> constraints.Constraint:
         """The points of the manifold."""
-        return OnManifold(self.manifold, self.kernel.point_shape)
+        return OnManifold(self.manifold, self.point_shape)
+
+    def log_prob(self, value: Tensor, measure: Measure | str | None = None) -> Tensor:
+        """Log density with respect to ``measure``, by default the distribution's own."""
+        raise NotImplementedError
+
+    def sample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:  # type: ignore[override]
+        """Independent samples."""
+        raise NotImplementedError
 
     def _to_measure(self, log_prob: Tensor, x: Tensor, measure: Measure | str | None) -> Tensor:
         target = self.measure if measure is None else as_measure(self.manifold, measure)
         if target.kind == "riemannian":
             return log_prob
-        return log_prob + log_ratio(self.kernel.measure, target, x)
+        return log_prob + log_ratio(Measure(self.manifold), target, x)
 
     def _check(self, x: Tensor) -> None:
         if self._validate_args:
-            geometry.check_points(self.manifold, x, self.kernel.point_shape)
+            geometry.check_points(self.manifold, x, self.point_shape)
 
 
 def check_names(kernel: Kernel, params: Mapping[str, Any]) -> None:
@@ -119,7 +123,8 @@ class KernelDistribution(ManifoldDistribution):
         batch_shape: Shape = (),
     ) -> None:
         shape = torch.broadcast_shapes(kernel.batch_shape(params), batch_shape)
-        super().__init__(kernel, shape, measure, validate_args)
+        self.kernel = kernel
+        super().__init__(kernel.manifold, kernel.point_shape, shape, measure, validate_args)
         if self._validate_args:
             check_params(kernel, params)
         self.params = params

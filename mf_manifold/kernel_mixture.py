@@ -81,7 +81,8 @@ class KernelMixture(Estimator):
         min_scale: float | None = None,
         kernel_options: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__(kernel_for(manifold, tuple(point_shape), kernel, **(kernel_options or {})))
+        super().__init__(manifold, point_shape)
+        self.kernel = kernel_for(manifold, tuple(point_shape), kernel, **(kernel_options or {}))
         counts = (n_components,) if isinstance(n_components, int) else tuple(n_components)
         if not counts or min(counts) < 1:
             raise ValueError(f"Expected positive n_components, one or several, got {n_components}.")

@@ -1,9 +1,9 @@
-"""Objectives: what a marginal flow minimises. An objective is any callable ``objective(flow, batch) -> scalar loss``."""
+"""Objectives: what a fit minimises. An objective is any callable ``objective(model, batch) -> scalar loss``."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import geoopt
 import torch
@@ -16,7 +16,7 @@ from .measure import Measure, log_ratio
 from .mixture import Mixture
 
 if TYPE_CHECKING:
-    from .marginal import MarginalFlow
+    from .estimator import LazyDistribution
 
 
 class Batch(NamedTuple):
@@ -36,13 +36,22 @@ class Batch(NamedTuple):
     n_components: int
     progress: float
 
-    def draw(self, flow: MarginalFlow) -> Mixture:
-        """Fresh components of the flow for this batch."""
-        return flow(self.context, self.n_components, self.generator)
+    def draw(self, model: LazyDistribution) -> Any:
+        """The model's distribution for this batch, a mixture of fresh components in the case of a marginal flow."""
+        return model(self.context, self.n_components, self.generator)
 
 
-Objective = Callable[["MarginalFlow", Batch], Tensor]
+Objective = Callable[["LazyDistribution", Batch], Tensor]
 Target = Callable[..., Tensor]
+
+
+def described(objective: Objective) -> list[Any]:
+    """What a resumed run compares of an objective: its name, and what its ``identity()`` tells, if it has one.
+
+    Numbers of other objectives may change in the run.
+    """
+    name = getattr(objective, "__qualname__", type(objective).__name__)
+    return [name, *(objective.identity() if hasattr(objective, "identity") else [])]
 
 
 @runtime_checkable
@@ -55,7 +64,7 @@ class Starts(Protocol):
         """Points (n,*E) onto which the network, which is on that device, is regressed before the first step."""
 
 
-def forward_kl(flow: MarginalFlow, batch: Batch) -> Tensor:
+def forward_kl(model: LazyDistribution, batch: Batch) -> Tensor:
     r"""Mean negative log-likelihood of the data: forward Kullback-Leibler divergence up to the data's entropy.
 
     .. math:: L(\theta) = -\frac1n \sum_i \log \sum_c \pi_c \, q(x_i \mid f_\theta(z_c))
@@ -67,9 +76,9 @@ def forward_kl(flow: MarginalFlow, batch: Batch) -> Tensor:
     """
     if batch.x is None:
         raise ValueError("Expected data x for the forward Kullback-Leibler divergence. Pass fit(x), or another objective.")
-    mixture = batch.draw(flow)
-    mixture._validate_args = False  # the data were checked once, and checks of matrices cost as much as their densities
-    return -mixture.log_prob(batch.x).mean()
+    distribution = batch.draw(model)
+    distribution._validate_args = False  # the data were checked once, and checks of matrices cost as much as their densities
+    return -distribution.log_prob(batch.x).mean()
 
 
 def log_density(target: Target, x: Tensor, measure: Measure | str | None, mixture: Mixture, *context: Tensor) -> Tensor:
@@ -187,7 +196,12 @@ class ReverseKL:
 
         return starts.spread_points(law, log_p, n, generator)
 
-    def __call__(self, flow: MarginalFlow, batch: Batch) -> Tensor:
+    def identity(self) -> list[Any]:
+        """The numbers that a resumed run must share; targets cannot be compared."""
+        measure = None if self.measure is None else str(self.measure)
+        return [self.n_per_component, self.temperature, self.anneal, self.spread, measure]
+
+    def __call__(self, flow: LazyDistribution, batch: Batch) -> Tensor:
         mixture = batch.draw(flow)
         context = () if batch.context is None else (batch.context,)
         x, weights = mixture.rsample_stratified(self.n_per_component, batch.generator)
@@ -218,6 +232,10 @@ class Sum:
                 self.start = objective.start
                 break
 
-    def __call__(self, flow: MarginalFlow, batch: Batch) -> Tensor:
+    def identity(self) -> list[Any]:
+        """What a resumed run must share."""
+        return [self.weights, [described(part) for part in self.objectives]]
+
+    def __call__(self, flow: LazyDistribution, batch: Batch) -> Tensor:
         terms = [weight * objective(flow, batch) for weight, objective in zip(self.weights, self.objectives, strict=True)]
         return torch.stack(terms).sum()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,22 +11,22 @@ import geoopt
 import torch
 from torch import Tensor, nn
 
-from . import bases, checkpoint, geometry, manifolds, training
+from . import bases, checkpoint, geometry, manifolds
 from .background import Background
 from .diagnosis import GROUPS, ROWS, Diagnosis, diagnose
-from .estimator import Estimator
+from .estimator import LazyDistribution
 from .geometry import Shape
 from .kernel import kernel_for
 from .losses import Batch
-from .measure import Measure
 from .mixture import Mixture
 from .nets import CONDITIONING, Conditional, FourierFeatures, Unconditional
+from .training.warm_start import spread_out, warm_start
 
 FEWEST, MOST = 256, 4096  # components, where the caller does not say how many
 
 
 @checkpoint.register_model
-class MarginalFlow(Estimator):
+class MarginalFlow(LazyDistribution):
     r"""A density whose components are drawn by a network, fresh at every call.
 
     .. math:: q(x \mid y) = \sum_{c=1}^{M} \pi_c \, q(x \mid w_c), \quad (w_c, \log \pi_c) = f_\theta(z_c, y),
@@ -97,7 +97,8 @@ class MarginalFlow(Estimator):
         conditioning: str = "film",
         kernel_options: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__(kernel_for(manifold, point_shape, kernel, **(kernel_options or {})))
+        super().__init__(manifold, point_shape)
+        self.kernel = kernel_for(manifold, point_shape, kernel, **(kernel_options or {}))
         self.sized_by_data = n_components is None and context_shape is None
         if n_components is None:
             n_components = MOST if context_shape is None else FEWEST
@@ -121,10 +122,32 @@ class MarginalFlow(Estimator):
         if self.kernel.needs_double:
             self.double()
 
-    def size_for(self, n_data: int) -> None:
-        """Choose the number of components for so many data, where the caller has not."""
+    def reset(self, x: Tensor | None, background: float) -> None:
+        """A new network; as many components as the data need, where the caller has not said; the background of the data."""
+        like = next(self.parameters())
+        self.build_network()
+        self.to(like)
+        if x is None:
+            self.background.remove()  # of an earlier fit
+            return
         if self.sized_by_data:
-            self.n_components = min(MOST, max(FEWEST, 2 ** round(math.log2(max(n_data, 2) / 2))))
+            self.n_components = min(MOST, max(FEWEST, 2 ** round(math.log2(max(len(x), 2) / 2))))
+        self.background.fit(x, background)
+
+    def begin(
+        self, x: Tensor | None, context: Tensor | None, generator: torch.Generator, steps: int, stop: Callable[[], bool]
+    ) -> None:
+        """Regress the locations onto points, so that the components begin where something is."""
+        if context is not None:
+            assert isinstance(self.network, Conditional)
+            context = context.reshape(len(context), -1)
+            self.network.standardise(context)
+        if x is None or not self.kernel.has_location:
+            return
+        if context is None:
+            warm_start(self, x, generator, steps, stop)
+        else:
+            spread_out(self, x, context, generator, steps, stop)
 
     def build_network(self) -> None:
         """Make the network anew, from torch's global random state.
@@ -232,17 +255,6 @@ class MarginalFlow(Estimator):
         log_weights = None if each.log_weights is None else each.log_weights.flatten()
         return Mixture(self.kernel, params, log_weights, **self.background.options())
 
-    def log_prob(self, x: Tensor, measure: Measure | str | None = None, context: Tensor | None = None) -> Tensor:
-        """Log density at ``x`` under freshly drawn components, the same for all rows; (*S,*B,*E) -> (*S,*B)."""
-        return self(context).log_prob(x, measure)
-
-    def sample(
-        self, sample_shape: Shape = (), generator: torch.Generator | None = None, context: Tensor | None = None
-    ) -> Tensor:
-        """Samples of freshly drawn components; -> (*sample_shape,*B,*E)."""
-        with torch.no_grad():
-            return self(context, generator=generator).sample(sample_shape, generator)
-
     def diagnose(
         self, x: Tensor | None = None, n_components: int | None = None, seed: int = 0, context: Tensor | None = None
     ) -> Diagnosis:
@@ -259,18 +271,16 @@ class MarginalFlow(Estimator):
             pool = self.components(bases.draw(independent, GROUPS * count, self.latent_dim, generator), context)
         return diagnose(pool, x.to(self.shift), count, partial(self.freeze, seed=seed, context=context), seed)
 
-    def fit(self, x: Tensor | None = None, context: Tensor | None = None, **options: Any) -> MarginalFlow:
-        """Fit to data, by default by forward Kullback-Leibler divergence; options: :func:`mf_manifold.training.fit`."""
-        training.fit(self, x, context, **options)
-        return self
-
-    def cover(self, batch: Batch, few: int) -> tuple[float, float]:
+    def cover(self, batch: Batch, few: int) -> dict[str, float]:
         """Shares of a batch's points with fewer effective components than ``few``, and where the background outweighs them."""
         assert batch.x is not None
         mixture = batch.draw(self)
         log_q, effective = mixture.components_log_prob(batch.x)
         behind = mixture.log_prob(batch.x) > log_q + math.log(2)
-        return float((effective < few).double().mean()), float(behind.double().mean())
+        return {
+            "few_components": float((effective < few).double().mean()),
+            "uncovered": float(behind.double().mean()),
+        }
 
     def config(self) -> dict[str, Any]:
         """JSON description of everything but the tensors."""

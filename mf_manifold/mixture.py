@@ -61,7 +61,8 @@ class Mixture(ManifoldDistribution):
         validate_args: bool | None = None,
     ) -> None:
         shape = kernel.batch_shape(params) if set(params) == set(kernel.event_shapes) else torch.Size()
-        super().__init__(kernel, shape[:-1], measure, validate_args)
+        self.kernel = kernel
+        super().__init__(kernel.manifold, kernel.point_shape, shape[:-1], measure, validate_args)
         check_names(kernel, params)
         # what carries gradients comes from a network, which meets the constraints by construction
         if self._validate_args and not any(value.requires_grad for value in params.values()):

@@ -171,9 +171,9 @@ def test_points_that_no_component_covers_have_a_finite_loss() -> None:
     loss.backward()
     assert 5 < float(loss.detach()) < 20
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
-    few, uncovered = model.cover(batch, 20)
-    assert few == 1.0
-    assert uncovered > 0.95
+    covered = model.cover(batch, 20)
+    assert covered["few_components"] == 1.0
+    assert covered["uncovered"] > 0.95
 
 
 def test_without_a_background_a_point_may_have_no_density() -> None:

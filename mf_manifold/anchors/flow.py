@@ -75,7 +75,8 @@ class AnchoredFlow(Estimator):
         dropout: float = 0.2,
         kernel_options: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__(anchor_kernel(manifold, tuple(point_shape), kernel, kernel_options))
+        super().__init__(manifold, point_shape)
+        self.kernel = anchor_kernel(manifold, tuple(point_shape), kernel, kernel_options)
         wanted = neighbors or (FEW if self.kernel.dim <= 3 else MANY)
         if min(wanted) < 1 or list(wanted) != sorted(wanted):
             raise ValueError(f"Expected neighbors as positive numbers in increasing order, got {tuple(wanted)}.")

@@ -1,4 +1,4 @@
-"""The training loop of marginal flows."""
+"""The training loop of all models that gradients train."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..losses import Objective, forward_kl
+from ..losses import Objective
 from .data import Data
 from .run import Options, Run
 
 if TYPE_CHECKING:
-    from ..marginal import MarginalFlow
+    from ..estimator import LazyDistribution
 
 
 def fit(
-    model: MarginalFlow,
+    model: LazyDistribution,
     x: Tensor | None = None,
     context: Tensor | None = None,
     *,
-    objective: Objective = forward_kl,
+    objective: Objective | None = None,
     validation: Tensor | tuple[Tensor, Tensor] | None = None,
     seed: int = 0,
     max_steps: int = 2000,
@@ -41,18 +41,18 @@ def fit(
     checkpoint: str | PathLike[str] | None = None,
     resume: bool = False,
 ) -> None:
-    """Fit a marginal flow from scratch, by default by maximum likelihood, keeping the model that validates best.
+    """Fit a model from scratch, by default by maximum likelihood, keeping the one that validates best.
 
-    A network regressed onto matched noise (:func:`mf_manifold.bases.match`) is the start, where there are data without
-    contexts; then AdamW minimises the objective over mini-batches of data and fresh components, and an exponential moving
-    average of the weights is validated with frozen components.
+    From the start that the model finds (a marginal flow: a network regressed onto noise matched to the data,
+    :func:`mf_manifold.bases.match`) AdamW minimises the objective over mini-batches of data and fresh components, and an
+    exponential moving average of the weights is validated with frozen components.
     Without ``max_seconds`` the result is the same for the same seed, data and machine, also of a run that was killed and
     resumed.
 
     Args:
         x: data (n,*E) on the manifold, cast to the model's dtype and device; None where the objective needs none.
         context: contexts (n,*C) of the data, for a flow with ``context_shape``; NaN entries are missing.
-        objective: ``objective(flow, batch) -> loss``, see :mod:`mf_manifold.losses`.
+        objective: ``objective(model, batch) -> loss``, see :mod:`mf_manifold.losses`; None takes the model's own.
         validation: data that only select the model and stop the run (with their contexts, if there are any); None takes
             ``validation_fraction`` of the rows.
         seed: of the network, the split, the batches and the components.
@@ -81,10 +81,11 @@ def fit(
         KeyboardInterrupt: re-raised after the best model so far was put back (and saved).
     """
     data = Data.prepare(model, x, context, validation, validation_fraction, seed)
-    if data.train is not None:
-        model.size_for(len(data.train))
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would change those of accelerators too
+        model.reset(data.train, background)
     options = Options(
-        objective=objective,
+        objective=type(model).objective if objective is None else objective,
         seed=seed,
         max_steps=max_steps,
         max_seconds=math.inf if max_seconds is None else max_seconds,
@@ -100,15 +101,6 @@ def fit(
     options.check()
     if resume and checkpoint is None:
         raise ValueError("Expected the folder checkpoint= of the run to resume, got none.")
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would change those of accelerators too
-        like = next(model.parameters())
-        model.build_network()
-        model.to(like)
-    if data.train is None:
-        model.background.remove()  # of an earlier fit
-    else:
-        model.background.fit(data.train, background)
     run = Run(model, data, options, checkpoint)
     bar: tqdm[Any]
     with tqdm(total=max_steps, desc="fit", unit="step", disable=not progress) as bar:

@@ -13,7 +13,7 @@ from .. import geometry
 from ..losses import Batch
 
 if TYPE_CHECKING:
-    from ..marginal import MarginalFlow
+    from ..estimator import LazyDistribution
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Data:
     @classmethod
     def prepare(
         cls,
-        model: MarginalFlow,
+        model: LazyDistribution,
         x: Tensor | None,
         context: Tensor | None,
         validation: Tensor | tuple[Tensor, Tensor] | None,
@@ -97,7 +97,7 @@ class Data:
         return digest.hexdigest()
 
 
-def _checked(model: MarginalFlow, x: Tensor, context: Tensor | None, fewest: int = 10) -> tuple[Tensor, Tensor | None]:
+def _checked(model: LazyDistribution, x: Tensor, context: Tensor | None, fewest: int = 10) -> tuple[Tensor, Tensor | None]:
     geometry.check_points(model.manifold, x, model.point_shape)
     if x.ndim != 1 + len(model.point_shape) or len(x) < fewest:
         raise ValueError(f"Expected at least {fewest} points of shape {model.point_shape}, got shape {tuple(x.shape)}.")

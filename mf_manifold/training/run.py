@@ -16,15 +16,13 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
-from ..losses import Batch, Objective, ReverseKL, Starts, Sum
-from ..nets import Conditional
+from ..losses import Batch, Objective, Starts, described
 from . import state
 from .data import Data
 from .history import Recorder
-from .warm_start import SHARE, STEPS, spread_out, warm_start
 
 if TYPE_CHECKING:
-    from ..marginal import MarginalFlow
+    from ..estimator import LazyDistribution
 
 CHECKS = 50  # validations a run
 EMA = 0.99
@@ -33,6 +31,7 @@ LONGEST = 0.1  # of the time limit without a validation
 STARTS = 4096  # points for the warm start of a fit without data
 FEW, MANY = 20, 0.1  # components grow while more than this share of points has fewer effective ones
 START_SHARE = 16  # growing components begin with this fraction
+STEPS, SHARE = 400, 0.25  # at most, of the search for a start; of the time limit
 
 
 @dataclass(frozen=True)
@@ -65,24 +64,13 @@ class Options:
     def identity(self) -> dict[str, Any]:
         """What a resumed run must share with the one that was killed."""
         numbers = {k: v for k, v in vars(self).items() if k not in ("objective", "max_seconds")}
-        return {**numbers, "objective": _described(self.objective)}
-
-
-def _described(objective: Objective) -> list[Any]:
-    """Name and numbers of an objective; those of others may change in the run, and a target cannot be compared."""
-    name = getattr(objective, "__name__", type(objective).__name__)
-    if isinstance(objective, Sum):
-        return [name, objective.weights, [_described(part) for part in objective.objectives]]
-    if isinstance(objective, ReverseKL):
-        measure = None if objective.measure is None else str(objective.measure)
-        return [name, objective.n_per_component, objective.temperature, objective.anneal, objective.spread, measure]
-    return [name]
+        return {**numbers, "objective": described(self.objective)}
 
 
 class Run:
     """State of one fit."""
 
-    def __init__(self, model: MarginalFlow, data: Data, options: Options, path: str | PathLike[str] | None) -> None:
+    def __init__(self, model: LazyDistribution, data: Data, options: Options, path: str | PathLike[str] | None) -> None:
         self.model, self.data, self.options = model, data, options
         self.folder = None if path is None else Path(path)
         self.generator = torch.Generator().manual_seed(options.seed)
@@ -136,20 +124,11 @@ class Run:
         """The first weights."""
         x, model = self.data.train, self.model
         if x is None and isinstance(self.options.objective, Starts):
-            place = (model.manifold, model.point_shape, STARTS, self.generator, model.shift.device)
-            x = self.options.objective.start(*place).to(model.shift)
-        context = self.data.train_context
-        if context is not None:
-            assert isinstance(model.network, Conditional)
-            model.network.standardise(context.reshape(len(context), -1))
-        if x is None or not model.kernel.has_location:
-            return
+            like = next(model.parameters())
+            x = self.options.objective.start(model.manifold, model.point_shape, STARTS, self.generator, like.device).to(like)
         limit = SHARE * self.options.max_seconds
         steps, stop = min(STEPS, self.options.max_steps), lambda: self.seconds() > limit
-        if context is None:
-            warm_start(model, x, self.generator, steps, stop)
-            return
-        spread_out(model, x, context.reshape(len(context), -1), self.generator, steps, stop)
+        model.begin(x, self.data.train_context, self.generator, steps, stop)
 
     def advance(self) -> float:
         """One step of the optimiser; -> the loss."""
@@ -225,16 +204,15 @@ class Run:
         if points.x is None and options.grow_components:  # the flow's own, where there are no data
             points = points._replace(x=points.draw(model).sample((STARTS,), points.generator))
         if points.x is not None:
-            few, uncovered = model.cover(points._replace(n_components=self.count), FEW)
-            scores |= {"few_components": few, "uncovered": uncovered}
-            if options.grow_components and few > MANY:
+            scores |= model.cover(points._replace(n_components=self.count), FEW)
+            if options.grow_components and scores.get("few_components", 0.0) > MANY:
                 self.count = min(2 * self.count, options.n_components)
         return scores
 
     def identity(self) -> dict[str, Any]:
         """The options of the run, and the model that it fits, as JSON gives them back."""
         config = {k: v for k, v in self.model.config().items() if k != "history"}
-        content = {**self.options.identity(), "model": config, "dtype": str(self.model.shift.dtype)}
+        content = {**self.options.identity(), "model": config, "dtype": str(next(self.model.parameters()).dtype)}
         return dict(json.loads(json.dumps(content)))
 
     def save(self) -> None:

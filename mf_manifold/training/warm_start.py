@@ -14,8 +14,6 @@ from .. import bases, geometry
 if TYPE_CHECKING:
     from ..marginal import MarginalFlow
 
-STEPS = 400
-SHARE = 0.25  # of the time limit
 CONTEXTS = 4  # a step
 
 

@@ -1,0 +1,7 @@
+"""Models built from flows and other densities. Flow layers come from zuko (``pip install 'mf-manifold[flows]'``)."""
+
+from __future__ import annotations
+
+from .flow import Flow
+
+__all__ = ["Flow"]
