@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from .flow import Flow
+from .variational_mixture import VariationalMixture
 
-__all__ = ["Flow"]
+__all__ = ["Flow", "VariationalMixture"]
