@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import geoopt
 import torch
+from scipy.sparse.csgraph import dijkstra
 from torch import Tensor, nn
 
 from .. import geometry
+from ..bases import neighbour_graph
 from ..geometry import Shape
 from ..losses import Batch
 from ..nets import mlp
@@ -83,6 +85,23 @@ def log_prob_of_own(mixture: ComponentMixture, x: Tensor, labels: Tensor) -> Ten
         if bool(own.any()):
             total = total + component.log_prob(x[own], "riemannian").sum()
     return total / len(x)
+
+
+def spread_labels(x: Tensor, known: Tensor, labels: Tensor) -> Tensor:
+    """Labels (n) of points (n,f): that of the known point (m,f) from which the shortest path along the points leads there.
+
+    Paths are those of the graph of nearest neighbours, so that labels follow curves and do not jump gaps.
+
+    >>> along = torch.linspace(0, 5, 50)
+    >>> low, high = (torch.stack([along, torch.full((50,), height)], dim=1) for height in (0.0, 1.0))
+    >>> found = spread_labels(torch.cat([low, high]), torch.stack([low[0], high[-1]]), torch.tensor([0, 1]))
+    >>> found.reshape(2, 50).unique_consecutive(dim=1)
+    tensor([[0],
+            [1]])
+    """
+    graph = neighbour_graph(torch.cat([known, x]).double().cpu().numpy())
+    sources = dijkstra(graph, directed=False, indices=range(len(known)), min_only=True, return_predecessors=True)[2]
+    return labels[torch.as_tensor(sources[len(known) :]).long().to(labels.device)]
 
 
 class LabelledBound:

@@ -15,7 +15,7 @@ from ..clustering import cluster_labels
 from ..estimator import LazyDistribution
 from ..losses import Batch
 from .component_mixture import ComponentMixture
-from .variational import Encoder, LabelledBound, evidence_lower_bound, log_prob_of_own
+from .variational import Encoder, LabelledBound, evidence_lower_bound, log_prob_of_own, spread_labels
 
 STARTS = ("clusters", "random")
 FEWEST = 16  # points that a component begins with
@@ -37,7 +37,8 @@ class VariationalMixture(LazyDistribution):
 
     A fit with ``start="clusters"`` begins with k-means on the manifold: every component is made for the points of a cluster,
     then components and network are fitted to the clusters for up to 400 steps, and only then the bound takes over. From random
-    starts components collapse. With labels for every component, each datum begins at that of its nearest labelled one.
+    starts components collapse. With labels for every component, each datum begins at that of the labelled one that is nearest
+    along the data.
 
     **Measure**: Riemannian volume of the manifold's metric.
 
@@ -243,8 +244,7 @@ class VariationalMixture(LazyDistribution):
         """The component that each datum begins at."""
         count = len(self.components)
         if self.known is not None and len(self.known[1].unique()) == count:
-            near = torch.cdist(self._features(x), self._features(self.known[0])).argmin(1)
-            return self.known[1][near]
+            return spread_labels(self._features(x), self._features(self.known[0]), self.known[1])
         return cluster_labels(self.manifold, x, count, seed=int(torch.randint(2**31, ())), restarts=RESTARTS)
 
     def _features(self, x: Tensor) -> Tensor:
