@@ -311,7 +311,7 @@ def draw(report: Report, pictures: dict[str, dict[str, Any]]) -> None:
     names = [name for name in DRAWN if any(name in panels for panels in pictures.values())]
     figure = Figure(figsize=(2.0 * len(names), 2.1 * len(pictures)), layout="constrained")
     panels = figure.subplots(len(pictures), len(names), squeeze=False)
-    colours = torch.tensor(matplotlib.colormaps["tab10"].colors)
+    colours = torch.tensor(matplotlib.colormaps["tab10"](range(10)))[:, :3].float()
     for row, (problem, found) in zip(panels, pictures.items(), strict=True):
         top = max(max(map(max, found[OURS]["density"])), 1e-9)
         for axes, name in zip(row, names, strict=True):
