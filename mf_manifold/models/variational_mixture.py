@@ -210,7 +210,7 @@ class VariationalMixture(LazyDistribution):
 
     def _warn_of_unused(self, x: Tensor) -> None:
         rows = torch.linspace(0, len(x) - 1, min(ROWS, len(x)), device=x.device).long()
-        shares = self.usage(x[rows].to(self.logits)).tolist()
+        shares = self.usage(geometry.project(self.manifold, x[rows].detach()).to(self.logits)).tolist()
         unused = [f"{k} ({share:.1e})" for k, share in enumerate(shares) if share < UNUSED / len(shares)]
         if unused:
             warnings.warn(
