@@ -462,6 +462,14 @@ def test_the_same_seed_gives_the_same_fit_on_float32_and_matrices() -> None:
     assert model.sample((3,), seeded()).shape == (3, 2, 2)
 
 
+def test_components_keep_their_own_learning_rates() -> None:
+    parts = [mf.MarginalFlow(SPHERE, (3,), hidden=(8,), shared_shape=shared) for shared in (True, False)]
+    model = VariationalMixture(parts, hidden=(8,))
+    groups = model.parameter_groups()
+    assert [group.get("factor", 1.0) for group in groups] == [1.0, 1.0, 10.0, 1.0]
+    assert {id(p) for group in groups for p in group["params"]} == {id(p) for p in model.parameters()}
+
+
 # ------------------------------------------------------------------------------------------------------------------- wrong use
 
 

@@ -290,6 +290,11 @@ class VariationalMixture(LazyDistribution):
             nn.utils.clip_grad_norm_(self.parameters(), training.run.CLIP)
             optimizer.step()
 
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The weights of the mixture and its encoder, and what each component asks for its own."""
+        own = {"params": [self.logits, *self.encoder.parameters()]}
+        return [own, *(group for part in self.parts for group in part.parameter_groups())]
+
     def cover(self, batch: Batch, few: int) -> dict[str, float]:
         """Exact log-likelihood, bound and gap of a batch, and how evenly its points use the components.
 
