@@ -311,7 +311,7 @@ def draw(report: Report, pictures: dict[str, dict[str, Any]]) -> None:
     from matplotlib.figure import Figure
 
     names = [name for name in DRAWN if any(name in panels for panels in pictures.values())]
-    figure = Figure(figsize=(2.0 * len(names), 2.1 * len(pictures)), layout="constrained")
+    figure = Figure(figsize=(1.5 * len(names), 1.6 * len(pictures)), layout="constrained")
     panels = figure.subplots(len(pictures), len(names), squeeze=False)
     colours = torch.tensor(matplotlib.colormaps["tab10"](range(10)))[:, :3].float()
     for row, (problem, found) in zip(panels, pictures.items(), strict=True):
@@ -324,5 +324,5 @@ def draw(report: Report, pictures: dict[str, dict[str, Any]]) -> None:
             component = found[name].get("component")
             colour = torch.zeros(3) if component is None else colours[torch.tensor(component)]
             axes.imshow((1 - shade * (1 - colour)).numpy(), origin="lower")
-            axes.set_title(f"{problem}\n{name}", fontsize=6)
+            axes.set_title(f"{problem}\n{name}", fontsize=5)
     report.figure(figure, "densities", "Fitted densities of the first seed; colours are the likeliest components.")

@@ -93,7 +93,7 @@ def spread_labels(x: Tensor, known: Tensor, labels: Tensor) -> Tensor:
     Paths are those of the graph of nearest neighbours, so that labels follow curves and do not jump gaps.
 
     >>> along = torch.linspace(0, 5, 50)
-    >>> low, high = (torch.stack([along, torch.full((50,), height)], dim=1) for height in (0.0, 1.0))
+    >>> low, high = (torch.stack([along, torch.full((50,), height)], dim=1) for height in (0.0, 3.0))
     >>> found = spread_labels(torch.cat([low, high]), torch.stack([low[0], high[-1]]), torch.tensor([0, 1]))
     >>> found.reshape(2, 50).unique_consecutive(dim=1)
     tensor([[0],
