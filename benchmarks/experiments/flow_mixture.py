@@ -10,7 +10,7 @@ of two layers of 8; digits: 2 of one layer of 16) or splines (circles: 2 of one 
 32. They begin at k-means clusters, with labels at those of the nearest labelled point along the data; "random start" does
 neither, and has as many more steps. "exact likelihood" is the same model trained by the exact log-likelihood, whose gradient
 is that of soft EM. "one flow" has the same layers in twice the number, as wide as it takes to have as many parameters as
-components and encoder together, and twice as many steps. EM mixtures have full covariances and as many components as there are
+components and encoder together, and four times as many steps. EM mixtures have full covariances and as many components as there are
 classes, or 20; the marginal flow has 256 normal components. With labels, 32 of the points to fit to circles and 100 of the
 digits have them. "labels along the data" is the classifier that labelled fits begin with. Five arms and circles with all
 seeds, the others with the first three. One thread, CPU seconds of the fit. Reference measure: area; volume of the principal
@@ -167,7 +167,7 @@ def one_flow(case: Case, split: Split, seed: int) -> Fit:
         w for w in range(2, 1000) if count(Flow(PLANE, (width,), **options | {"hidden": (w,) * hidden})) >= count(whole)
     )
     model = Flow(PLANE, (width,), **options | {"hidden": (wide,) * hidden})
-    train(model, case, split, seed, steps=2 * case.steps)
+    train(model, case, split, seed, steps=4 * case.steps)  # which takes about as long as the mixture
     law = model.freeze()
     return Fit(law.log_prob, law.sample, numbers={"parameters": count(model)})
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import geoopt
+import numpy as np
 import torch
 from scipy.sparse.csgraph import dijkstra
 from torch import Tensor, nn
@@ -90,7 +91,10 @@ def log_prob_of_own(mixture: ComponentMixture, x: Tensor, labels: Tensor) -> Ten
 def spread_labels(x: Tensor, known: Tensor, labels: Tensor) -> Tensor:
     """Labels (n) of points (n,f): that of the known point (m,f) from which the shortest path along the points leads there.
 
-    Paths are those of the graph of nearest neighbours, so that labels follow curves and do not jump gaps.
+    Paths are those of the graph of nearest neighbours, an edge of which costs its squared length: many short hops along a curve
+    are shorter than a jump to another.
+
+    Reference: Bijral, Ratliff, Srebro (2011), Semi-supervised learning with density based distances.
 
     >>> along = torch.linspace(0, 5, 50)
     >>> low, high = (torch.stack([along, torch.full((50,), height)], dim=1) for height in (0.0, 3.0))
@@ -100,6 +104,7 @@ def spread_labels(x: Tensor, known: Tensor, labels: Tensor) -> Tensor:
             [1]])
     """
     graph = neighbour_graph(torch.cat([known, x]).double().cpu().numpy())
+    graph.data = np.maximum(graph.data**2, np.finfo(float).tiny)
     sources = dijkstra(graph, directed=False, indices=range(len(known)), min_only=True, return_predecessors=True)[2]
     return labels[torch.as_tensor(sources[len(known) :]).long().to(labels.device)]
 
