@@ -10,11 +10,11 @@ of two layers of 8; digits: 2 of one layer of 16) or splines (circles: 2 of one 
 32. They begin at k-means clusters, with labels at those of the nearest labelled point along the data; "random start" does
 neither, and has as many more steps. "exact likelihood" is the same model trained by the exact log-likelihood, whose gradient
 is that of soft EM. "one flow" has the same layers in twice the number, as wide as it takes to have as many parameters as
-components and encoder together, and four times as many steps. EM mixtures have full covariances and as many components as there are
-classes, or 20; the marginal flow has 256 normal components. With labels, 32 of the points to fit to circles and 100 of the
-digits have them. "labels along the data" is the classifier that labelled fits begin with. Five arms and circles with all
-seeds, the others with the first three. One thread, CPU seconds of the fit. Reference measure: area; volume of the principal
-components.
+components and encoder together, and four times as many steps. EM mixtures have full covariances and as many components as
+there are classes, or 20; the marginal flow has 256 normal components. With labels, 32 of the points to fit to circles and 100
+of the digits have them. "labels along the data" is the classifier that labelled fits begin with. Five arms and circles with
+all seeds, the others with the first three. One thread, CPU seconds of the fit. Reference measure: area; volume of the
+principal components.
 
 How to read the table. Means over the seeds, and standard errors. `nll` is the exact mean negative log density of the test
 points in nats, never a bound; `kl` its paired difference to the true density, `difference` to the variational mixture.
@@ -43,7 +43,7 @@ import mf_manifold as mf
 from benchmarks.problems.labelled import LAWS, Split, digits, split_of
 from mf_manifold.losses import forward_kl
 from mf_manifold.models import Flow, VariationalMixture
-from mf_manifold.models.variational import spread_labels
+from mf_manifold.models.labelled import spread_labels
 
 if TYPE_CHECKING:
     from benchmarks.harness import Report
