@@ -2,6 +2,17 @@
 
 from __future__ import annotations
 
+from .factorized_base import FactorizedResampledBase
 from .flow import Flow
+from .resampled import ResampledDistribution
+from .resampled_base import ResampledBase
+from .resampled_objectives import AcceptanceReward, ResampledReverseKL
 
-__all__ = ["Flow"]
+__all__ = [
+    "AcceptanceReward",
+    "FactorizedResampledBase",
+    "Flow",
+    "ResampledBase",
+    "ResampledDistribution",
+    "ResampledReverseKL",
+]
