@@ -18,7 +18,7 @@ from ..manifolds import from_config
 from ..nets import mlp
 from . import proposals
 from .proposals import Law
-from .resampled import ResampledDistribution
+from .resampled import ResampledDistribution, log_weight
 
 CHUNK = 2**16  # proposals scored at once
 SETTLED, SETTLING = 0.01, 2**20  # relative error of Z in validations, and the most proposals for it
@@ -213,13 +213,19 @@ class ResampledBase(LazyDistribution):
         self.settle()
 
     def propose(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Points of the proposal, not resampled; (n,*E)."""
-        return self.proposal.propose(self.proposal.law(), n, generator)
+        """Points of the proposal, not resampled, pathwise where gradients are recorded and the family has them; (n,*E)."""
+        law = self.proposal.law()
+        return self.proposal.propose(law, n, generator, pathwise=bool(law.has_rsample) and torch.is_grad_enabled())
 
     def log_weight(self, x: Tensor) -> Tensor:
-        """Log density relative to the proposal under the present Z, which has no gradient here; (*S,*E) -> (*S)."""
-        law = ResampledDistribution(self.proposal.law(), self.log_acceptance, self.normalizer.clone(), self.truncation)
-        return law.log_weight(x)
+        """Log weights ``log[(1 - alpha) a / Z + alpha]`` of points of the proposal under this law; (n,*E) -> (n).
+
+        Means over the proposal with these weights are means over this law. The gradient of Z is that of the mean acceptance of
+        the points.
+        """
+        log_a = self.log_acceptance(x.to(self.normalizer))
+        mean = log_a.exp().mean()
+        return log_weight(log_a, self.normalizer + (mean - mean.detach()), self.truncation)
 
     def config(self) -> dict[str, Any]:
         """JSON description of everything but the tensors."""
