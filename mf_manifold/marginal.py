@@ -187,7 +187,9 @@ class MarginalFlow(LazyDistribution):
             raise ValueError(f"Expected contexts of shape (..., {self.context_shape}), got {tuple(context.shape)}.")
         context = context.reshape(*context.shape[: context.ndim - ndim], -1).to(self.shift)
         if not context.is_meta and bool(context.isinf().any()):
-            raise ValueError(f"Expected contexts that are finite in {context.dtype}, or NaN where an entry is missing, got inf.")
+            raise ValueError(
+                f"Expected contexts that are finite in {context.dtype}, or NaN where an entry is missing, got inf."
+            )
         return context
 
     def _raw(self, z: Tensor, context: Tensor | None) -> list[Tensor]:

@@ -133,7 +133,7 @@ def test_errors() -> None:
     with pytest.raises(ValueError, match=r"contexts of shape \(50, 2\), got \(50, 1\)"):
         flow.fit(x, y[:, :1], progress=False)
     with pytest.raises(ValueError, match="Expected points x and contexts"):
-        flow.fit(objective=mf.losses.ReverseKL(lambda x, y: -x[..., 0] ** 2), progress=False)
+        flow.fit(objective=mf.losses.ReverseKL(lambda x, y: -(x[..., 0] ** 2)), progress=False)
     with pytest.raises(ValueError, match=r"with contexts at least one, got \(\)"):
         make(hidden=())
     with pytest.raises(ValueError, match="no contexts"):

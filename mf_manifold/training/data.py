@@ -113,7 +113,9 @@ def _checked(model: LazyDistribution, x: Tensor, context: Tensor | None, fewest:
     like = next(model.parameters())
     points = geometry.project(model.manifold, x.detach()).to(like)
     if not bool(torch.isfinite(points).all()):
-        raise ValueError(f"Expected points that {like.dtype}, the model's dtype, can hold. Rescale them, or call model.double().")
+        raise ValueError(
+            f"Expected points that {like.dtype}, the model's dtype, can hold. Rescale them, or call model.double()."
+        )
     if (context is None) != (model.context_shape is None):
         raise ValueError(
             f"Expected {'no contexts' if model.context_shape is None else 'a context for every point'}, because the flow was "
