@@ -186,7 +186,12 @@ class MarginalFlow(LazyDistribution):
         ndim = len(self.context_shape)
         if context.ndim < ndim or tuple(context.shape[context.ndim - ndim :]) != self.context_shape:
             raise ValueError(f"Expected contexts of shape (..., {self.context_shape}), got {tuple(context.shape)}.")
-        return context.reshape(*context.shape[: context.ndim - ndim], -1).to(self.shift)
+        context = context.reshape(*context.shape[: context.ndim - ndim], -1).to(self.shift)
+        if not context.is_meta and bool(context.isinf().any()):
+            raise ValueError(
+                f"Expected contexts that are finite in {context.dtype}, or NaN where an entry is missing, got inf."
+            )
+        return context
 
     def _raw(self, z: Tensor, context: Tensor | None) -> list[Tensor]:
         """Raw locations, raw shapes and log weights at noise (M,m); -> (*B,M,...) each."""
@@ -246,7 +251,7 @@ class MarginalFlow(LazyDistribution):
 
         Every context has ``n_components`` components (by default 16) of the same noise.
         """
-        count = self._count(n_components or 16)
+        count = self._count(16 if n_components is None else n_components)
         z = bases.draw(self.base, count, self.latent_dim, torch.Generator().manual_seed(seed))
         each = self.components(z, contexts)
         if len(each.batch_shape) != 1:
@@ -284,7 +289,7 @@ class MarginalFlow(LazyDistribution):
         assert batch.x is not None
         mixture = batch.draw(self)
         log_q, effective = mixture.components_log_prob(batch.x)
-        behind = mixture.log_prob(batch.x) > log_q + math.log(2)
+        behind = (mixture.log_prob(batch.x) > log_q + math.log(2)) | (log_q == -math.inf)
         return {
             "few_components": float((effective < few).double().mean()),
             "uncovered": float(behind.double().mean()),

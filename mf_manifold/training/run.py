@@ -195,7 +195,7 @@ class Run:
     def scores(self) -> dict[str, float]:
         """The objective on the validation part, and how well the components cover it."""
         model, options = self.model, self.options
-        batches = self.data.validation_batches(options.batch_size, 2 * self.count, seed=0)
+        batches = self.data.validation_batches(options.batch_size, 2 * self.count, seed=0, dropout=options.context_dropout)
         sizes = [1 if batch.x is None else len(batch.x) for batch in batches]
         losses = [float(self.loss(batch)) for batch in batches]
         scores = {"validation_loss": sum(n * v for n, v in zip(sizes, losses, strict=True)) / sum(sizes)}
