@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from .component_mixture import ComponentMixture
 from .flow import Flow
+from .kernel_model import KernelModel
+from .variational_mixture import VariationalMixture
 
-__all__ = ["Flow"]
+__all__ = ["ComponentMixture", "Flow", "KernelModel", "VariationalMixture"]
