@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from .flow import Flow
+from .manifold_flow import ManifoldFlow
 
-__all__ = ["Flow"]
+__all__ = ["Flow", "ManifoldFlow"]
