@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
@@ -246,7 +247,7 @@ class ManifoldFlow(LazyDistribution):
         for step in range(steps):
             if stop():
                 break
-            optimizer.param_groups[0]["lr"] = START_RATE * (1 - step / steps) + 1e-4
+            optimizer.param_groups[0]["lr"] = START_RATE * (0.01 + 0.5 + 0.5 * math.cos(math.pi * step / steps))
             rows = torch.randint(len(x), (min(START_BATCH, len(x)),), generator=generator).to(x.device)
             missed = ((self.decode(u[rows]) - x[rows]) / self.flow.spread).square().mean()
             error = (self.encode(x[rows]) - u[rows]).square().mean() + missed
