@@ -24,6 +24,7 @@ from .learned_manifold import LearnedManifoldDistribution, SplitLaw
 from .manifold_start import intrinsic_coordinates, noise_scale
 
 START_BATCH, START_RATE = 256, 3e-3
+TRIALS, TRIAL_SHARE = 4, 4  # starts that are tried, for this part of the steps
 
 
 @checkpoint.register_model
@@ -239,15 +240,27 @@ class ManifoldFlow(LazyDistribution):
         if self.options["noise"] is None:
             self.noise = self.noise.new_tensor(noise_scale(x[rows], u))
         if self.options["start"]:
-            self._regress(x[rows], u, generator, steps, stop)
+            self._find_start(x[rows], u, generator, steps, stop)
 
-    def _regress(self, x: Tensor, u: Tensor, generator: torch.Generator, steps: int, stop: Callable[[], bool]) -> None:
-        """Fit the coordinates of the data, and the points of the coordinates, both by least squares."""
-        optimizer = torch.optim.Adam(self.flow.parameters(), lr=START_RATE)
+    def _find_start(self, x: Tensor, u: Tensor, generator: torch.Generator, steps: int, stop: Callable[[], bool]) -> None:
+        """Regress from several fresh weights for a while, some of which get stuck, and from the best of them on."""
+        trials = []
+        for _ in range(TRIALS):
+            error = self._regress(x, u, generator, steps // TRIAL_SHARE, stop)
+            trials.append((error, copy.deepcopy(self.flow.state_dict())))
+            with torch.random.fork_rng(devices=[]):
+                torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+                self.flow.reset(None, 0.0)
+        self.flow.load_state_dict(min(trials, key=lambda trial: trial[0])[1])
+        self._regress(x, u, generator, steps, stop)
+
+    def _regress(self, x: Tensor, u: Tensor, generator: torch.Generator, steps: int, stop: Callable[[], bool]) -> float:
+        """Fit the coordinates of the data, and the points of the coordinates, both by least squares; -> the last error."""
+        optimizer, error = torch.optim.Adam(self.flow.parameters(), lr=START_RATE), torch.tensor(math.inf)
         for step in range(steps):
             if stop():
                 break
-            optimizer.param_groups[0]["lr"] = START_RATE * (0.01 + 0.5 + 0.5 * math.cos(math.pi * step / steps))
+            optimizer.param_groups[0]["lr"] = START_RATE * (0.51 + 0.5 * math.cos(math.pi * step / steps))
             rows = torch.randint(len(x), (min(START_BATCH, len(x)),), generator=generator).to(x.device)
             missed = ((self.decode(u[rows]) - x[rows]) / self.flow.spread).square().mean()
             error = (self.encode(x[rows]) - u[rows]).square().mean() + missed
@@ -255,6 +268,7 @@ class ManifoldFlow(LazyDistribution):
             error.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(self.flow.parameters(), 1.0)
             optimizer.step()
+        return float(error.detach())
 
     def config(self) -> dict[str, Any]:
         """JSON description of everything but the tensors."""

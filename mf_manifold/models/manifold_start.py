@@ -9,7 +9,7 @@ from torch import Tensor
 from .. import bases
 
 ROWS = 4000  # that are unfolded at most
-PER_DIMENSION = 6  # neighbours of a local regression
+PER_DIMENSION = 4  # neighbours of a local regression
 
 
 def intrinsic_coordinates(x: Tensor, dim: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
