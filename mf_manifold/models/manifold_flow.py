@@ -24,7 +24,7 @@ from .learned_manifold import LearnedManifoldDistribution, SplitLaw
 from .manifold_start import intrinsic_coordinates, noise_scale
 
 START_BATCH, START_RATE = 256, 3e-3
-TRIALS, TRIAL_SHARE = 4, 4  # starts that are tried, for this part of the steps
+TRIALS, TRIAL_SHARE = 3, 4  # starts that are tried, for this part of the steps
 
 
 @checkpoint.register_model
@@ -302,6 +302,23 @@ def reconstruction(model: LazyDistribution, batch: Batch) -> Tensor:
     if not isinstance(model, ManifoldFlow) or batch.x is None:
         raise ValueError("Expected data and a ManifoldFlow for the error of its projection. Pass another objective.")
     return ((model.project(batch.x) - batch.x) / model.noise).square().sum(-1).mean()
+
+
+def charts(model: LazyDistribution, batch: Batch) -> Tensor:
+    r"""Objective of a :class:`mf_manifold.models.VariationalMixture` of manifold flows, each a chart of a part of the manifold.
+
+    .. math:: L = -\mathrm{ELBO}(x) + \sum_k q(k \mid x) \, \lambda_k \sum_j \rho_{\delta_k}\left(x_j - g_k(u_k)_j\right)
+
+    The mixture's own objective, plus the penalty of every chart at the data that the network q gives to it.
+    """
+    mixture: Any = model
+    if batch.x is None or not all(isinstance(part, ManifoldFlow) for part in getattr(mixture, "components", [None])):
+        raise ValueError("Expected data and a VariationalMixture of ManifoldFlows. Pass another objective.")
+    shares = mixture.encoder(batch.x, mixture.temperature_at(batch.progress)).exp()
+    penalties = [
+        part.penalty_weight(batch.progress) * part.penalty(batch.x, part.encode(batch.x)) for part in mixture.components
+    ]
+    return mixture.objective(batch) + (shares * torch.stack(penalties, dim=-1)).sum(-1).mean()
 
 
 def _decode(flow: Flow, u: Tensor) -> Tensor:
