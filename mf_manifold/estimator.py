@@ -120,6 +120,10 @@ class LazyDistribution(Estimator):
     ) -> None:
         """Find a start for the fit, within so many steps or until ``stop()``; by default the fresh weights are."""
 
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The weights for the optimiser; a group may have a ``factor`` of the learning rate, and other options of AdamW."""
+        return [{"params": list(self.parameters())}]
+
     def cover(self, batch: Batch, few: int) -> dict[str, float]:
         """Numbers about the components for the history; none by default.
 

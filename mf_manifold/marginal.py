@@ -23,6 +23,7 @@ from .nets import CONDITIONING, Conditional, FourierFeatures, Unconditional
 from .training.warm_start import spread_out, warm_start
 
 FEWEST, MOST = 256, 4096  # components, where the caller does not say how many
+SHAPE_FACTOR = 10.0  # of the learning rate of a shared shape
 
 
 @checkpoint.register_model
@@ -270,6 +271,13 @@ class MarginalFlow(LazyDistribution):
         with torch.no_grad():
             pool = self.components(bases.draw(independent, GROUPS * count, self.latent_dim, generator), context)
         return diagnose(pool, x.to(self.shift), count, partial(self.freeze, seed=seed, context=context), seed)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The network, and the shape that all components share: few numbers, which have far to go."""
+        if not self.shared_shape:
+            return super().parameter_groups()
+        network = [parameter for name, parameter in self.named_parameters() if name != "shape"]
+        return [{"params": network}, {"params": [self.shape], "factor": SHAPE_FACTOR, "weight_decay": 0.0}]
 
     def cover(self, batch: Batch, few: int) -> dict[str, float]:
         """Shares of a batch's points with fewer effective components than ``few``, and where the background outweighs them."""

@@ -91,9 +91,8 @@ class Run:
             if found is None:
                 state.clear(self.folder)
                 self.begin()
-            self.optimizer = torch.optim.AdamW(
-                self.model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
-            )
+            groups = self.model.parameter_groups()
+            self.optimizer = torch.optim.AdamW(groups, lr=options.learning_rate, weight_decay=options.weight_decay)
             self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(EMA))
             if found is None:
                 self.validate(self.model, {})
@@ -136,7 +135,7 @@ class Run:
         options, done = self.options, max(self.step / self.options.max_steps, self.seconds() / self.options.max_seconds)
         schedule = min(1.0, self.step / 20) * (0.01 + 0.99 * (0.5 + 0.5 * math.cos(math.pi * min(1.0, done))))
         for group in self.optimizer.param_groups:
-            group["lr"] = options.learning_rate * schedule
+            group["lr"] = options.learning_rate * schedule * group.get("factor", 1.0)
         batch, index = self.data.batch(options.batch_size, self.generator, self.count, min(1.0, done), options.context_dropout)
         loss = self.loss(batch)
         if not loss.requires_grad:
