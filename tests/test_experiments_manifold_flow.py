@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,7 +16,6 @@ from benchmarks.problems.noisy_manifolds import (
     HELIX,
     SPHERE,
     SWISS_ROLL,
-    NoisyManifold,
     mass_by_chords,
     mass_by_triangles,
 )
@@ -33,7 +33,7 @@ def test_points_without_noise_have_the_density_of_their_length_or_area(name: str
     if problem.dim == 1:
         assert mass_by_chords(points, torch.ones(len(points))) == pytest.approx(LENGTHS[name], rel=2e-3)
     else:
-        square = points.reshape(problem.nodes, problem.nodes, 3)
+        square = points.reshape(*problem.nodes, 3)
         assert mass_by_triangles(square, torch.ones(square.shape[:2])) == pytest.approx(LENGTHS[name], rel=2e-2)
 
 
@@ -42,7 +42,7 @@ def test_noisy_points_have_the_stated_density(name: str) -> None:
     """The mean of 1 / p over samples in a box that holds few others is the volume of that box, over its probability."""
     problem, generator = ALL[name], generator_for(1)
     x = problem.sample(20_000, generator)
-    center = problem.reference()[problem.nodes**problem.dim // 3]
+    center = problem.reference()[math.prod(problem.nodes) // 3]
     half = 2 * problem.noise
     inside = ((x - center).abs() < half).all(-1)
     box = center + half * (2 * torch.rand(4000, 3, generator=generator, dtype=torch.float64) - 1)
@@ -54,7 +54,7 @@ def test_noisy_points_have_the_stated_density(name: str) -> None:
 
 def test_nodes_are_close_enough() -> None:
     for problem in (HELIX, SWISS_ROLL):
-        finer = NoisyManifold(problem.name, problem.dim, problem.noise, problem.embed, 3 * problem.nodes // 2)
+        finer = replace(problem, nodes=tuple(3 * count // 2 for count in problem.nodes))
         x = problem.sample(100, generator_for(2))
         assert float((problem.log_prob(x) - finer.log_prob(x)).abs().max()) < 1e-3
 

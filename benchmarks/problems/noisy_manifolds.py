@@ -23,14 +23,14 @@ class NoisyManifold:
 
     Attributes:
         embed: coordinates in [0, 1]^dim to points, (n,dim) -> (n,3).
-        nodes: points on a side of a grid whose gaps are smaller than the noise.
+        nodes: points on each side of a grid whose gaps are smaller than the noise.
     """
 
     name: str
     dim: int
     noise: float
     embed: Callable[[Tensor], Tensor]
-    nodes: int
+    nodes: tuple[int, ...]
 
     @property
     def floor(self) -> float:
@@ -44,11 +44,11 @@ class NoisyManifold:
 
     def grid(self) -> Tensor:
         """Coordinates of the nodes."""
-        line = (torch.arange(self.nodes, dtype=torch.float64) + 0.5) / self.nodes
-        return torch.cartesian_prod(*[line] * self.dim).reshape(-1, self.dim)
+        lines = [(torch.arange(count, dtype=torch.float64) + 0.5) / count for count in self.nodes]
+        return torch.cartesian_prod(*lines).reshape(-1, self.dim)
 
     def reference(self) -> Tensor:
-        """Points all over the manifold; (nodes^dim,3)."""
+        """Points all over the manifold, those of the grid; (n,3)."""
         return self.embed(self.grid())
 
     def manifold_nll(self) -> float:
@@ -84,10 +84,10 @@ def _sphere(u: Tensor) -> Tensor:
     return torch.stack([radius * turn.cos(), radius * turn.sin(), height], -1)
 
 
-HELIX = NoisyManifold("helix", 1, 0.02, _helix, 2048)
-SWISS_ROLL = NoisyManifold("Swiss roll", 2, 0.05, _swiss_roll, 300)
-CIRCLE = NoisyManifold("circle", 1, 0.02, _circle, 1024)
-SPHERE = NoisyManifold("sphere", 2, 0.05, _sphere, 128)
+HELIX = NoisyManifold("helix", 1, 0.02, _helix, (2048,))
+SWISS_ROLL = NoisyManifold("Swiss roll", 2, 0.05, _swiss_roll, (500, 120))
+CIRCLE = NoisyManifold("circle", 1, 0.02, _circle, (1024,))
+SPHERE = NoisyManifold("sphere", 2, 0.05, _sphere, (512, 256))
 
 
 def mass_by_chords(points: Tensor, density: Tensor) -> float:
