@@ -251,23 +251,24 @@ class ManifoldFlow(LazyDistribution):
             with torch.random.fork_rng(devices=[]):
                 torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=generator)))
                 self.flow.reset(None, 0.0)
-        self.flow.load_state_dict(min(trials, key=lambda trial: trial[0])[1])
+        self.flow.load_state_dict(min(trials, key=lambda trial: math.inf if math.isnan(trial[0]) else trial[0])[1])
         self._regress(x, u, generator, steps, stop)
 
     def _regress(self, x: Tensor, u: Tensor, generator: torch.Generator, steps: int, stop: Callable[[], bool]) -> float:
-        """Fit the coordinates of the data, and the points of the coordinates, both by least squares; -> the last error."""
+        """Fit the coordinates of the data, and the points of the coordinates, both robustly; -> the last error."""
         optimizer, error = torch.optim.Adam(self.flow.parameters(), lr=START_RATE), torch.tensor(math.inf)
         for step in range(steps):
             if stop():
                 break
             optimizer.param_groups[0]["lr"] = START_RATE * (0.51 + 0.5 * math.cos(math.pi * step / steps))
             rows = torch.randint(len(x), (min(START_BATCH, len(x)),), generator=generator).to(x.device)
-            missed = ((self.decode(u[rows]) - x[rows]) / self.flow.spread).square().mean()
-            error = (self.encode(x[rows]) - u[rows]).square().mean() + missed
+            missed = huber_loss(self.decode(u[rows]) / self.flow.spread, x[rows] / self.flow.spread)
+            error = huber_loss(self.encode(x[rows]), u[rows]) + missed
             optimizer.zero_grad()
             error.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(self.flow.parameters(), 1.0)
-            optimizer.step()
+            norm = torch.nn.utils.clip_grad_norm_(self.flow.parameters(), 1.0)
+            if bool(torch.isfinite(norm)):  # scales of many couplings multiply, and may overflow for a batch
+                optimizer.step()
         return float(error.detach())
 
     def config(self) -> dict[str, Any]:
