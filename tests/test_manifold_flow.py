@@ -16,8 +16,8 @@ import mf_manifold as mf
 from benchmarks.problems import noisy_manifolds as problems
 from benchmarks.problems.noisy_manifolds import mass_by_chords, mass_by_triangles
 from mf_manifold.losses import Batch, forward_kl
-from mf_manifold.models import Flow, ManifoldFlow
-from mf_manifold.models.manifold_flow import reconstruction
+from mf_manifold.models import Flow, ManifoldFlow, VariationalMixture
+from mf_manifold.models.manifold_flow import charts, reconstruction
 from mf_manifold.models.manifold_start import intrinsic_coordinates, noise_scale
 
 pytestmark = pytest.mark.skipif(not find_spec("zuko"), reason="needs zuko")
@@ -325,6 +325,31 @@ def test_reconstruction_alone_is_an_objective() -> None:
         assert float(error.sqrt()) < 2 * NOISE * math.sqrt(2)
     with pytest.raises(ValueError, match="Expected data and a ManifoldFlow"):
         reconstruction(model, Batch(None, None, torch.Generator(), 1, 1.0))
+
+
+def test_the_objective_of_charts_adds_the_penalty_of_each_at_its_own_points() -> None:
+    x = arc(60)
+    mixture = VariationalMixture([small(noise=0.1), small(noise=0.2)])
+    with torch.no_grad():
+        shares = mixture.encoder(x).exp()
+        each = [part.penalty(x, part.encode(x)) / float(part.noise) ** 2 for part in mixture.parts]  # type: ignore[attr-defined]
+        expected = mixture.objective(batch(x)) + (shares * torch.stack(each, -1)).sum(-1).mean()
+        assert torch.allclose(charts(mixture, batch(x)), expected)
+    with pytest.raises(ValueError, match="Expected data and a VariationalMixture of ManifoldFlows"):
+        charts(small(), batch(x))
+
+
+def test_three_charts_cover_a_circle() -> None:
+    """Which one cannot, because its image has two ends or a fold."""
+    turn = 2 * math.pi * torch.rand(800, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    clean = torch.stack([turn.cos(), turn.sin()], -1)
+    x = clean + NOISE * torch.randn(800, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    mixture = VariationalMixture([small(2) for _ in range(3)])
+    mixture.fit(x, objective=charts, max_steps=150, batch_size=200, progress=False)
+    with torch.no_grad():
+        found = torch.stack([part.project(x) for part in mixture.parts])  # type: ignore[operator]
+        error = (found[mixture.predict(x), torch.arange(len(x))] - x).square().sum(-1).mean().sqrt()
+    assert float(error) < 1.5 * NOISE
 
 
 def test_wrong_use_is_explained() -> None:

@@ -49,7 +49,7 @@ from benchmarks.problems.noisy_manifolds import (
     mass_by_triangles,
 )
 from benchmarks.rivals.injective import Injective
-from mf_manifold.models import ManifoldFlow
+from mf_manifold.models import ManifoldFlow, VariationalMixture
 from mf_manifold.models.manifold_flow import charts, reconstruction
 
 if TYPE_CHECKING:
@@ -138,8 +138,6 @@ class Charts:
     """A mixture of manifold flows, each of them for a part of the manifold."""
 
     def __init__(self, problem: NoisyManifold, x: Tensor, seed: int, quick: bool) -> None:
-        from mf_manifold.models import VariationalMixture
-
         parts = [flow(problem, quick) for _ in range(CHARTS[problem.name])]
         self.mixture = VariationalMixture(parts).fit(x, objective=charts, **options(problem, seed, quick))
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from .component_mixture import ComponentMixture
 from .flow import Flow
+from .kernel_model import KernelModel
 from .manifold_flow import ManifoldFlow
+from .variational_mixture import VariationalMixture
 
-__all__ = ["Flow", "ManifoldFlow"]
+__all__ = ["ComponentMixture", "Flow", "KernelModel", "ManifoldFlow", "VariationalMixture"]
