@@ -20,8 +20,8 @@ class SplitLaw(ManifoldDistribution):
 
     def __init__(self, along: ManifoldDistribution, across: ManifoldDistribution) -> None:
         self.along, self.across = along, across
-        self.dim = along.point_shape[0]
-        super().__init__(geoopt.Euclidean(ndim=1), (self.dim + across.point_shape[0],), validate_args=False)
+        self.split = along.point_shape[0]
+        super().__init__(geoopt.Euclidean(ndim=1), (self.split + across.point_shape[0],), validate_args=False)
 
     @property
     def has_rsample(self) -> bool:  # type: ignore[override]
@@ -30,7 +30,7 @@ class SplitLaw(ManifoldDistribution):
 
     def log_prob(self, value: Tensor, measure: Measure | str | None = None) -> Tensor:
         """Log density; (*S,D) -> (*S)."""
-        log_q = self.along.log_prob(value[..., : self.dim]) + self.across.log_prob(value[..., self.dim :])
+        log_q = self.along.log_prob(value[..., : self.split]) + self.across.log_prob(value[..., self.split :])
         return self._to_measure(log_q, value, measure)
 
     def sample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:  # type: ignore[override]
