@@ -28,7 +28,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 def mixture(manifold: geoopt.Manifold, shape: tuple[int, ...], name: str | None, scale: float = 0.5) -> mf.Mixture:
     """Three bumps that overlap."""
-    raw = 0.4 * torch.randn(3, mf.geometry.raw_dim(manifold, shape), generator=seeded(3), dtype=torch.float64)
+    raw = 0.5 + 0.4 * torch.randn(3, mf.geometry.raw_dim(manifold, shape), generator=seeded(3), dtype=torch.float64)
     kernel = mf.kernel_for(manifold, shape, name)
     loc = mf.geometry.from_raw(manifold, raw, shape)
     return mf.Mixture(kernel, kernel.centered(loc, torch.full((3,), scale, dtype=torch.float64)))
@@ -117,10 +117,11 @@ def test_detailed_balance_on_the_sphere(wrong: type[Langevin] | None) -> None:
 @pytest.mark.parametrize("space", ["sphere", "torus", "SPD", "sphere x torus"])
 def test_chains_have_the_moments_of_exact_samples(space: str) -> None:
     law = SPACES[space]()
-    start = mixture(law.manifold, law.point_shape, None, scale=0.9).sample((200,), seeded(1))
-    chains = mala(law.log_prob, law.manifold, start, 250, warmup=150, generator=seeded(), progress=False)
+    wide = mixture(law.manifold, law.point_shape, None, scale=0.9)
+    start, options = wide.sample((100,), seeded(1)), {"warmup": 100, "jumps": wide, "progress": False}
+    chains = mala(law.log_prob, law.manifold, start, 200, generator=seeded(), **options)
     exact = mf.geometry.to_raw(law.manifold, law.sample((40_000,), seeded(2)))
-    assert float(chains.rhat().max()) < 1.03
+    assert float(chains.rhat().max()) < 1.05
     for moment in (lambda f: f, torch.square):
         found = moment(chains.numbers())
         error = (found.flatten(0, 1).var(0) / ess(found) + moment(exact).var(0) / len(exact)).sqrt()
@@ -176,15 +177,15 @@ def test_a_seed_gives_the_chains_again() -> None:
 def test_global_moves_carry_chains_between_modes() -> None:
     poles = torch.tensor([[0.0, 0.0, 1.0], [0.0, 0.0, -1.0]], dtype=torch.float64)
     kernel = mf.kernel_for(SPHERE, (3,), "von_mises_fisher")
-    params = {"loc": poles, "concentration": torch.full((2,), 60.0, dtype=torch.float64)}
+    params = {"loc": poles, "concentration": torch.full((2,), 20.0, dtype=torch.float64)}
     law = mf.Mixture(kernel, params, torch.tensor([0.8, 0.2], dtype=torch.float64).log())
     start = poles[torch.arange(40) % 2]
     uniform = mf.distribution(SPHERE, "uniform", point_shape=(3,))
-    options = {"n": 400, "warmup": 100, "progress": False}
+    options = {"n": 250, "warmup": 50, "progress": False}
     alone = mala(law.log_prob, SPHERE, start, generator=seeded(), **options)
     helped = mala(law.log_prob, SPHERE, start, jumps=uniform, jump_share=0.5, generator=seeded(), **options)
     assert float(alone.rhat().max()) > 1.5 and float(helped.rhat(lambda x: x[:, 2]).max()) < 1.1
-    assert math.isnan(float(alone.jump_acceptance.mean())) and 0.005 < float(helped.jump_acceptance.mean()) < 0.1
+    assert math.isnan(float(alone.jump_acceptance.mean())) and 0.03 < float(helped.jump_acceptance.mean()) < 0.2
     upper = (helped.samples[..., 2] > 0).double()
     assert abs(float(upper.mean()) - 0.8) < 5 * 0.4 / float(ess(upper)) ** 0.5
 
@@ -209,9 +210,8 @@ def test_densities_that_are_not_numbers_are_reported() -> None:
 
 def test_single_precision_and_far_starts() -> None:
     """A start in the tails, where the gradient overshoots by orders of magnitude."""
-    chains = mala(
-        lambda x: -x.pow(4).sum(-1), PLANE, torch.full((50, 2), 30.0), 100, warmup=300, generator=seeded(), progress=False
-    )
+    start, options = torch.full((50, 2), 30.0), {"target_acceptance": 0.8, "generator": seeded(), "progress": False}
+    chains = mala(lambda x: -x.pow(4).sum(-1), PLANE, start, 300, warmup=200, **options)
     assert chains.samples.dtype == torch.float32 and float(chains.rhat().max()) < 1.1
     exact = math.gamma(3 / 4) / math.gamma(1 / 4)
     assert abs(float(chains.points.square().mean()) - exact) < 0.05

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import geoopt
 import torch
@@ -41,7 +41,7 @@ class State(NamedTuple):
     broken: Tensor
 
 
-def proposal_kernel(manifold: geoopt.Manifold, point_shape: Shape, name: str | None = None) -> Kernel:
+def proposal_kernel(manifold: geoopt.Manifold, point_shape: Shape, name: str | None = None, **options: Any) -> Kernel:
     """The kernel of proposals: the named one, else the wrapped normal law where there is one, else the manifold's default."""
     if name is None and isinstance(manifold, geoopt.ProductManifold):
         parts = [proposal_kernel(p, s) for p, s in zip(manifold.manifolds, manifold.shapes, strict=True)]
@@ -53,7 +53,7 @@ def proposal_kernel(manifold: geoopt.Manifold, point_shape: Shape, name: str | N
             name = "wrapped_normal"
         except ValueError:
             pass
-    return kernel_for(manifold, point_shape, name)
+    return kernel_for(manifold, point_shape, name, **options)
 
 
 class Langevin:

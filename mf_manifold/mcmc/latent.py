@@ -124,7 +124,8 @@ def latent_mala(
     generator = on_device(generator, place(maps, start))
     with held(maps):
         target = latent_target(maps, noise, log_det, b)
-        kernel = proposal_kernel(noise.manifold, tuple(noise.point_shape))
+        options = {"covariance": "full"} if metric else {}
+        kernel = proposal_kernel(noise.manifold, tuple(noise.point_shape), **options)
         local = Langevin(target, kernel, (lambda z: metric_of(maps, z)) if metric else None)
         begin = starts(maps, noise, target, chains, start, generator)
         run = Run(local, begin, n, warmup, step, target_acceptance, noise, jump_share, generator)
