@@ -131,7 +131,7 @@ def test_mistakes_show(mistake: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert p_value(last(**options), 1.0) < CERTAIN
 
 
-def flow(layers: str, spread: float = 3.0, base: object = None) -> mf.models.Flow:
+def flow(layers: str, spread: float = 1.5, base: object = None) -> mf.models.Flow:
     """A flow of random weights, larger than fresh ones are, so that it bends."""
     torch.manual_seed(1)
     made = mf.models.Flow(LINE, (2,), layers=layers, transforms=2, hidden=(8,), base=base).double()
@@ -168,9 +168,11 @@ def chi_square(z: Tensor, grid: Tensor, mass: Tensor) -> float:
 
 
 @needs_zuko
-@pytest.mark.parametrize(("layers", "metric"), [("affine", False), ("affine", True), ("spline", False)])
-def test_in_two_dimensions_chains_of_a_flow_follow_the_tempered_law(layers: str, metric: bool) -> None:
-    model = flow(layers)
+@pytest.mark.parametrize(
+    ("layers", "spread", "metric"), [("affine", 1.5, False), ("affine", 1.5, True), ("spline", 1.0, False)]
+)
+def test_in_two_dimensions_chains_of_a_flow_follow_the_tempered_law(layers: str, spread: float, metric: bool) -> None:
+    model = flow(layers, spread)
     found = latent_mala(model, 30, chains=3000, start="base", warmup=40, metric=metric, generator=seeded(), progress=False)
     assert found.latents is not None
     target = latent_target(model, normal(2), None, 1.0)
@@ -185,7 +187,7 @@ def test_maps_that_stretch_alike_everywhere_return_the_law_of_the_noise(layers: 
     model = flow("affine", 0.0) if layers == "linear" else flow("additive")
     target = latent_target(model, normal(2), None, 1.0)
     z = normal(2).sample((200,), seeded())
-    difference = target(z) - normal(2).log_prob(z)
+    difference = (target(z) - normal(2).log_prob(z)).detach()
     assert float(difference.std()) < 1e-10
     found = latent_mala(model, 20, chains=3000, start="base", warmup=30, generator=seeded(), progress=False)
     assert found.latents is not None
@@ -275,6 +277,7 @@ def test_the_flow_is_not_changed() -> None:
 def test_a_base_that_is_a_mixture_is_frozen_once() -> None:
     torch.manual_seed(0)
     base = mf.MarginalFlow(LINE, (2,), hidden=(8,), n_components=32).double()
+    base.fit(torch.randn(300, 2, generator=seeded(), dtype=torch.float64), max_steps=20, progress=False)
     model = flow("affine", base=base)
     law = model.freeze(seed=0)
     found = latent_mala(model, 20, chains=3000, start="base", warmup=30, generator=seeded(), progress=False)
