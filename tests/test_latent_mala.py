@@ -55,9 +55,9 @@ def tempered(b: float) -> Tensor:
     return -AXIS.square() / 2 - b * Stretched.log_det(AXIS.unsqueeze(1))
 
 
-def last(m: int = 3000, n: int = 60, **options: object) -> mf.mcmc.Chains:
+def last(m: int = 2000, n: int = 50, **options: object) -> mf.mcmc.Chains:
     """Chains so many that their last draws, which are independent, show the law."""
-    settings = {"base": normal(1), "log_det": Stretched.log_det, "chains": m, "start": "base", "warmup": 60}
+    settings = {"base": normal(1), "log_det": Stretched.log_det, "chains": m, "start": "base", "warmup": 50}
     return latent_mala(Stretched(), n, generator=seeded(), progress=False, **settings | options)
 
 
@@ -173,7 +173,7 @@ def chi_square(z: Tensor, grid: Tensor, mass: Tensor) -> float:
 )
 def test_in_two_dimensions_chains_of_a_flow_follow_the_tempered_law(layers: str, spread: float, metric: bool) -> None:
     model = flow(layers, spread)
-    found = latent_mala(model, 30, chains=3000, start="base", warmup=40, metric=metric, generator=seeded(), progress=False)
+    found = latent_mala(model, 30, chains=2000, start="base", warmup=40, metric=metric, generator=seeded(), progress=False)
     assert found.latents is not None
     target = latent_target(model, normal(2), None, 1.0)
     assert chi_square(found.latents[:, -1], *on_grid(target)) > CHANCE
@@ -189,7 +189,7 @@ def test_maps_that_stretch_alike_everywhere_return_the_law_of_the_noise(layers: 
     z = normal(2).sample((200,), seeded())
     difference = (target(z) - normal(2).log_prob(z)).detach()
     assert float(difference.std()) < 1e-10
-    found = latent_mala(model, 20, chains=3000, start="base", warmup=30, generator=seeded(), progress=False)
+    found = latent_mala(model, 20, chains=2000, start="base", warmup=30, generator=seeded(), progress=False)
     assert found.latents is not None
     assert chi_square(found.latents[:, -1], *on_grid(normal(2).log_prob)) > CHANCE
     assert float(found.jump_acceptance.min()) > 1 - 1e-9
@@ -280,8 +280,8 @@ def test_a_base_that_is_a_mixture_is_frozen_once() -> None:
     base.fit(torch.randn(300, 2, generator=seeded(), dtype=torch.float64), max_steps=20, progress=False)
     model = flow("affine", base=base)
     law = model.freeze(seed=0)
-    found = latent_mala(model, 20, chains=3000, start="base", warmup=30, generator=seeded(), progress=False)
-    again = latent_mala(law, 20, chains=3000, start="base", warmup=30, generator=seeded(), progress=False)
+    found = latent_mala(model, 20, chains=2000, start="base", warmup=30, generator=seeded(), progress=False)
+    again = latent_mala(law, 20, chains=2000, start="base", warmup=30, generator=seeded(), progress=False)
     assert torch.equal(found.samples, again.samples)
     assert found.latents is not None
     grid = on_grid(latent_target(model, law.base, None, 1.0))
@@ -303,10 +303,10 @@ def test_images_of_fewer_dimensions(metric: bool) -> None:
 
     assert torch.allclose(metric_of(Spiral(), AXIS[:5, None]).squeeze().log() / 2, speed(AXIS[:5, None]))
     found = latent_mala(
-        Spiral(), 40, base=normal(1), log_det=speed, chains=3000, start="base", metric=metric, warmup=60,
+        Spiral(), 40, base=normal(1), log_det=speed, chains=2000, start="base", metric=metric, warmup=60,
         generator=seeded(), progress=False,
     )  # fmt: skip
-    assert found.samples.shape == (3000, 40, 3) and found.latents is not None
+    assert found.samples.shape == (2000, 40, 3) and found.latents is not None
     exact = quantiles(-AXIS.square() / 2 - speed(AXIS.unsqueeze(1)))
     assert stats.kstest(found.latents[:, -1, 0].numpy(), exact).pvalue > CHANCE
 
@@ -326,7 +326,7 @@ def test_starts_in_all_modes_tell_chains_that_do_not_mix_from_those_that_do() ->
 def test_a_seed_gives_the_latent_chains_again() -> None:
     a, b = last(m=20), last(m=20)
     assert torch.equal(a.samples, b.samples)
-    assert len(a.steps[60:].unique()) == 1 < len(a.steps[:60].unique())
+    assert len(a.steps[50:].unique()) == 1 < len(a.steps[:50].unique())
 
 
 def test_wrong_use_is_explained() -> None:

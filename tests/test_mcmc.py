@@ -158,7 +158,7 @@ def test_densities_by_another_measure_give_the_same_chains() -> None:
 
 def test_steps_are_adapted_in_the_warm_up_only() -> None:
     law = SPACES["sphere"]()
-    chains = mala(law.log_prob, SPHERE, law.sample((100,), seeded()), 50, warmup=150, generator=seeded(), progress=False)
+    chains = mala(law.log_prob, SPHERE, law.sample((50,), seeded()), 50, warmup=150, generator=seeded(), progress=False)
     assert len(chains.steps) == 200 and len(chains.steps[:150].unique()) > 100
     assert len(chains.steps[150:].unique()) == 1
     assert abs(float(chains.acceptance.mean()) - 0.574) < 0.06

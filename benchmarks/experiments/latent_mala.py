@@ -16,9 +16,9 @@ way there are chains on the torus itself for the density of a marginal flow, who
 How to read the table. `below` is the share of samples at which the true density is lower than at 99.9 % of true samples (for
 torsions: lower than at 99 % of held-out frames, by a kernel density of other held-out frames). `bridge` is the share in a
 region between the modes. `weight_error` is the largest error of a mode's weight (torsions: of the share with phi > 0), `sd`
-the standard deviation of the second coordinate. `acceptance`, `jump_acceptance`: of local and global moves. `ess` is the smallest
-effective sample size of the coordinates and the radius, of 19 200 draws; `rhat` the largest R-hat. `ms_per_ess` are CPU
-milliseconds for an effective sample, without the fit; `cost` is that relative to plain samples of the same flow. `_se` are
+the standard deviation of the second coordinate. `acceptance`, `jump_acceptance`: of local and global moves. `ess` is the
+smallest effective sample size of the coordinates and the radius, of 19 200 draws; `rhat` the largest R-hat. `ms_per_ess` are
+CPU milliseconds for an effective sample, without the fit; `cost` is that relative to plain samples of the same flow. `_se` are
 standard errors over the seeds.
 """
 
@@ -50,6 +50,7 @@ TARGETS = ("dual moon", "circle of 8")
 PLAIN, CHAINS = "flow, plain samples", "chains, local and global moves"
 SHOWN = 1500
 COLUMNS = ("below", "bridge", "weight_error", "sd", "acceptance", "jump_acceptance", "ess", "rhat", "ms_per_ess", "cost")
+ERRORS = ("below", "bridge", "weight_error", "ess", "cost")
 
 Numbers = dict[str, float]
 Score = Callable[[Tensor], Numbers]  # points (n,2), perhaps -> shares and errors
@@ -81,7 +82,7 @@ def rows(report: Report, data: str, found: list[dict[str, Any]]) -> None:
             values = [seed["numbers"][method][column] for seed in found if column in seed["numbers"][method]]
             if values:
                 line[column] = statistics.mean(values)
-                if len(values) > 1:
+                if len(values) > 1 and column in ERRORS:
                     line[f"{column}_se"] = statistics.stdev(values) / math.sqrt(len(values))
         report.row(**line)
 

@@ -45,8 +45,8 @@ def proposal_kernel(manifold: geoopt.Manifold, point_shape: Shape, name: str | N
     """The kernel of proposals: the named one, else the wrapped normal law where there is one, else the manifold's default."""
     if name is None and isinstance(manifold, geoopt.ProductManifold):
         parts = [proposal_kernel(p, s) for p, s in zip(manifold.manifolds, manifold.shapes, strict=True)]
-        options = [part.options for part in parts]
-        return kernel_for(manifold, point_shape, "product", kernels=[part.name for part in parts], part_options=options)
+        variants = [part.options for part in parts]
+        return kernel_for(manifold, point_shape, "product", kernels=[part.name for part in parts], part_options=variants)
     if name is None:
         try:
             kernel_class_for(manifold, "wrapped_normal")
