@@ -479,7 +479,8 @@ def test_models_run_from_table_to_picture(estimator: str, csv: Path, tmp_path: P
 def test_options_go_with_estimators(csv: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     fail("--latent-dim, the dimension of the manifold", "fit", csv, *PLACES, "--estimator", "manifold-flow", "-o", run)
-    fail("Expected --kernel with --estimator flow or", "fit", csv, *PLACES, "--estimator", "normalizing-flow", "--kernel", "x", "-o", run)
-    fail("Expected R^d", "fit", csv, *PLACES, "--estimator", "normalizing-flow", "-o", run)
+    flow = ["fit", csv, *PLACES, "--estimator", "normalizing-flow", "-o", run]
+    fail("Expected --kernel with --estimator flow or", *flow, "--kernel", "x")
+    fail("Expected R^d", *flow)
     fail("--resume with flow, normalizing-flow", "fit", csv, *PLACES, "--estimator", "kde", "--resume", "-o", run)
     assert not run.exists()
