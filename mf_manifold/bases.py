@@ -121,7 +121,7 @@ def unfold(features: Tensor, generator: torch.Generator) -> Tensor:
     References: Tenenbaum, de Silva, Langford (2000), A global geometric framework for nonlinear dimensionality reduction;
         de Silva, Tenenbaum (2004), Sparse multidimensional scaling using landmark points, section 2.
     """
-    graph = _neighbour_graph(features.double().cpu().numpy())
+    graph = neighbour_graph(features.double().cpu().numpy())
     chosen = torch.randperm(len(features), generator=generator)[:LANDMARKS].numpy()
     squares = dijkstra(graph, directed=False, indices=chosen) ** 2  # (landmarks, n)
     among = squares[:, chosen]
@@ -134,7 +134,7 @@ def unfold(features: Tensor, generator: torch.Generator) -> Tensor:
     return torch.as_tensor(coordinates).to(features)
 
 
-def _neighbour_graph(points: np.ndarray) -> csr_array:
+def neighbour_graph(points: np.ndarray) -> csr_array:
     """Distances to the nearest neighbours, and the shortest bridges between parts that they leave apart."""
     distances, indices = cKDTree(points).query(points, k=min(NEIGHBOURS + 1, len(points)))
     rows = np.repeat(np.arange(len(points)), indices.shape[1] - 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from os import PathLike
 from pathlib import Path
@@ -85,8 +86,8 @@ class LazyDistribution(Estimator):
 
     @torch.no_grad()
     def freeze(self, n_components: int | None = None, seed: int = 0, context: Tensor | None = None) -> ManifoldDistribution:
-        """One draw of the distribution, kept: exact, deterministic, normalised."""
-        return self(context, n_components, torch.Generator().manual_seed(seed))
+        """One draw of the distribution, kept, whatever becomes of the model: exact, deterministic, normalised, no gradients."""
+        return copy.deepcopy(self).requires_grad_(False)(context, n_components, torch.Generator().manual_seed(seed))
 
     def log_prob(self, x: Tensor, measure: Measure | str | None = None, context: Tensor | None = None) -> Tensor:
         """Log density at ``x`` by ``measure``, under components drawn afresh for all rows; (*S,*B,*E) -> (*S,*B)."""
@@ -120,7 +121,11 @@ class LazyDistribution(Estimator):
     ) -> None:
         """Find a start for the fit, within so many steps or until ``stop()``; by default the fresh weights are."""
 
-    def parts(self) -> Iterator[LazyDistribution]:
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The weights for the optimiser; a group may have a ``factor`` of the learning rate, and other options of AdamW."""
+        return [{"params": list(self.parameters())}]
+
+    def members(self) -> Iterator[LazyDistribution]:
         """This model and the models that it is made of."""
         return (part for part in self.modules() if isinstance(part, LazyDistribution))
 

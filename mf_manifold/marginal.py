@@ -23,6 +23,7 @@ from .nets import CONDITIONING, Conditional, FourierFeatures, Unconditional
 from .training.warm_start import spread_out, warm_start
 
 FEWEST, MOST = 256, 4096  # components, where the caller does not say how many
+SHAPE_FACTOR = 10.0  # of the learning rate of a shared shape
 
 
 @checkpoint.register_model
@@ -189,7 +190,12 @@ class MarginalFlow(LazyDistribution):
         ndim = len(self.context_shape)
         if context.ndim < ndim or tuple(context.shape[context.ndim - ndim :]) != self.context_shape:
             raise ValueError(f"Expected contexts of shape (..., {self.context_shape}), got {tuple(context.shape)}.")
-        return context.reshape(*context.shape[: context.ndim - ndim], -1).to(self.shift)
+        context = context.reshape(*context.shape[: context.ndim - ndim], -1).to(self.shift)
+        if not context.is_meta and bool(context.isinf().any()):
+            raise ValueError(
+                f"Expected contexts that are finite in {context.dtype}, or NaN where an entry is missing, got inf."
+            )
+        return context
 
     def _raw(self, z: Tensor, context: Tensor | None) -> list[Tensor]:
         """Raw locations, raw shapes and log weights at noise (M,m); -> (*B,M,...) each."""
@@ -252,7 +258,7 @@ class MarginalFlow(LazyDistribution):
 
         Every context has ``n_components`` components (by default 16) of the same noise.
         """
-        count = self._count(n_components or 16)
+        count = self._count(16 if n_components is None else n_components)
         z = bases.draw(self.base, count, self.latent_dim, torch.Generator().manual_seed(seed))
         each = self.components(z, contexts)
         if len(each.batch_shape) != 1:
@@ -278,12 +284,19 @@ class MarginalFlow(LazyDistribution):
             pool = self.components(bases.draw(independent, GROUPS * count, self.latent_dim, generator), context)
         return diagnose(pool, x.to(self.shift), count, partial(self.freeze, seed=seed, context=context), seed)
 
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The network, and the shape that all components share: few numbers, which have far to go."""
+        if not self.shared_shape:
+            return super().parameter_groups()
+        network = [parameter for name, parameter in self.named_parameters() if name != "shape"]
+        return [{"params": network}, {"params": [self.shape], "factor": SHAPE_FACTOR, "weight_decay": 0.0}]
+
     def cover(self, batch: Batch, few: int) -> dict[str, float]:
         """Shares of a batch's points with fewer effective components than ``few``, and where the background outweighs them."""
         assert batch.x is not None
         mixture = batch.draw(self)
         log_q, effective = mixture.components_log_prob(batch.x)
-        behind = mixture.log_prob(batch.x) > log_q + math.log(2)
+        behind = (mixture.log_prob(batch.x) > log_q + math.log(2)) | (log_q == -math.inf)
         return {
             "few_components": float((effective < few).double().mean()),
             "uncovered": float(behind.double().mean()),

@@ -97,7 +97,7 @@ class AcceptanceReward:
     """
 
     def __call__(self, model: LazyDistribution, batch: Batch) -> Tensor:
-        parts = [part for part in model.parts() if isinstance(part, ResampledBase)]
+        parts = [part for part in model.members() if isinstance(part, ResampledBase)]
         if not parts:
             raise ValueError("Expected a model with a resampled base, got one without.")
         found = [part.estimate(part.proposal.law(), part.n_proposals, batch.generator) for part in parts]
