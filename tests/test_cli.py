@@ -427,7 +427,7 @@ def test_a_stopped_flow_resumes_as_if_nothing_had_happened(
         before = (tmp_path / "run" / "run.json").read_bytes()
         assert mfm(*arguments, "-o", tmp_path / "run", "--force").exit_code != 0
         assert (tmp_path / "run" / "run.json").read_bytes() == before
-    fail("--estimator flow only", *arguments, "-o", tmp_path / "run", "--resume", "--estimator", "kde")
+    fail("--resume with flow, normalizing-flow", *arguments, "-o", tmp_path / "run", "--resume", "--estimator", "kde")
 
 
 @pytest.mark.parametrize(
