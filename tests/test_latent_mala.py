@@ -55,7 +55,7 @@ def tempered(b: float) -> Tensor:
     return -AXIS.square() / 2 - b * Stretched.log_det(AXIS.unsqueeze(1))
 
 
-def last(m: int = 2000, n: int = 50, **options: object) -> mf.mcmc.Chains:
+def last(m: int = 4000, n: int = 50, **options: object) -> mf.mcmc.Chains:
     """Chains so many that their last draws, which are independent, show the law."""
     settings = {"base": normal(1), "log_det": Stretched.log_det, "chains": m, "start": "base", "warmup": 50}
     return latent_mala(Stretched(), n, generator=seeded(), progress=False, **settings | options)
