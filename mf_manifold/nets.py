@@ -81,12 +81,11 @@ class Conditional(nn.Module):
 
     def standardise(self, context: Tensor) -> None:
         """Learn centre and spread of every entry from data (n,context_dim)."""
-        known = ~context.isnan()
+        known, values = ~context.isnan(), context.double()  # whose squares float32 may not hold
         count = known.sum(0).clamp_min(1)
-        self.context_shift = context.nan_to_num().sum(0) / count
-        miss = torch.where(known, context - self.context_shift, 0.0)
-        spread = (miss.square().sum(0) / count).sqrt()
-        self.context_spread = torch.where(spread > 0, spread, 1.0)
+        shift = values.nan_to_num().sum(0) / count
+        spread = (torch.where(known, values - shift, 0.0).square().sum(0) / count).sqrt()
+        self.context_shift, self.context_spread = shift.to(context), torch.where(spread > 0, spread, 1.0).to(context)
 
     def forward(self, z: Tensor, context: Tensor) -> Tensor:
         missing = context.isnan()

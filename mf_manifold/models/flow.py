@@ -16,6 +16,7 @@ from ..geometry import Shape
 from ..kernel import kernel_for
 from ..manifolds import from_config
 from ..measure import Measure
+from ..training.warm_start import center_and_spread
 from . import layers as zuko_layers
 
 
@@ -166,8 +167,7 @@ class Flow(LazyDistribution):
         self.build()
         self.to(like)
         if x is not None:
-            rounding = torch.finfo(x.dtype).tiny ** 0.5
-            self.shift, self.spread = x.mean(0), x.std(0).clamp_min(rounding)
+            self.shift, self.spread = center_and_spread(x)
         if self.base is not None:
             self.base.reset(None if x is None else (x - self.shift) / self.spread, background)
 

@@ -210,7 +210,7 @@ class VariationalMixture(LazyDistribution):
 
     def _warn_of_unused(self, x: Tensor) -> None:
         rows = torch.linspace(0, len(x) - 1, min(ROWS, len(x)), device=x.device).long()
-        shares = self.usage(x[rows].to(self.logits)).tolist()
+        shares = self.usage(geometry.project(self.manifold, x[rows].detach()).to(self.logits)).tolist()
         unused = [f"{k} ({share:.1e})" for k, share in enumerate(shares) if share < UNUSED / len(shares)]
         if unused:
             warnings.warn(
@@ -289,6 +289,11 @@ class VariationalMixture(LazyDistribution):
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(self.parameters(), training.run.CLIP)
             optimizer.step()
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The weights of the mixture and its encoder, and what each component asks for its own."""
+        own = {"params": [self.logits, *self.encoder.parameters()]}
+        return [own, *(group for part in self.parts for group in part.parameter_groups())]
 
     def cover(self, batch: Batch, few: int) -> dict[str, float]:
         """Exact log-likelihood, bound and gap of a batch, and how evenly its points use the components.

@@ -68,7 +68,7 @@ def fit(
         background: weight of a law that covers the whole manifold, so that no point has density zero; 0 for none. Kept in the
             fitted density; without data there is none.
         context_dropout: probability that a step hides an entry of a context, which teaches the flow the densities of partly
-            known contexts.
+            known contexts. Validation hides as many, always the same ones.
         progress: show a progress bar.
         checkpoint: folder in which every improvement is saved (``model.safetensors``), the state of the run at every validation
             (``training.safetensors``), the history as JSON lines, and events for TensorBoard where it is installed.
