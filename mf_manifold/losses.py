@@ -205,7 +205,7 @@ class ReverseKL:
         mixture = batch.draw(flow)
         if not hasattr(mixture, "rsample_stratified"):
             raise NotImplementedError(
-                f"Expected a model whose distributions have stratified samples, such as MarginalFlow, got {type(flow).__name__}."
+                f"Expected a model with stratified samples, such as MarginalFlow, got {type(flow).__name__}."
             )
         context = () if batch.context is None else (batch.context,)
         x, weights = mixture.rsample_stratified(self.n_per_component, batch.generator)
