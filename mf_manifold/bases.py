@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol, runtime_checkable
+
 import numpy as np
 import torch
 from scipy.sparse import csr_array
@@ -13,12 +15,29 @@ from torch.quasirandom import SobolEngine
 BASES = ("sobol", "uniform", "gaussian")
 
 
-def draw(base: str, n: int, dim: int, generator: torch.Generator | None = None) -> Tensor:
+@runtime_checkable
+class WeightedNoise(Protocol):
+    """A learned law of the noise: points of a proposal, and the logarithms of what they weigh under the law."""
+
+    point_shape: tuple[int, ...]
+
+    def propose(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """Points (n,dim)."""
+
+    def log_weight(self, x: Tensor) -> Tensor:
+        """Log weights of such points (n), differentiable in what is learned."""
+
+
+def draw(base: str | WeightedNoise, n: int, dim: int, generator: torch.Generator | None = None) -> Tensor:
     """Fresh noise of a named base: ``"sobol"``, ``"uniform"`` (on [-1, 1]^dim) or ``"gaussian"``; (n,dim).
+
+    Of a learned base, points of its proposal: their weights are left to the caller.
 
     >>> draw("gaussian", 5, 2, torch.Generator().manual_seed(0)).shape
     torch.Size([5, 2])
     """
+    if not isinstance(base, str):
+        return base.propose(n, generator)
     generator = on_device(generator, torch.device("cpu"))
     if base == "sobol":
         return sobol(n, dim, int(torch.randint(2**31, (), generator=generator)))
@@ -102,7 +121,7 @@ def unfold(features: Tensor, generator: torch.Generator) -> Tensor:
     References: Tenenbaum, de Silva, Langford (2000), A global geometric framework for nonlinear dimensionality reduction;
         de Silva, Tenenbaum (2004), Sparse multidimensional scaling using landmark points, section 2.
     """
-    graph = _neighbour_graph(features.double().cpu().numpy())
+    graph = neighbour_graph(features.double().cpu().numpy())
     chosen = torch.randperm(len(features), generator=generator)[:LANDMARKS].numpy()
     squares = dijkstra(graph, directed=False, indices=chosen) ** 2  # (landmarks, n)
     among = squares[:, chosen]
@@ -115,7 +134,7 @@ def unfold(features: Tensor, generator: torch.Generator) -> Tensor:
     return torch.as_tensor(coordinates).to(features)
 
 
-def _neighbour_graph(points: np.ndarray) -> csr_array:
+def neighbour_graph(points: np.ndarray) -> csr_array:
     """Distances to the nearest neighbours, and the shortest bridges between parts that they leave apart."""
     distances, indices = cKDTree(points).query(points, k=min(NEIGHBOURS + 1, len(points)))
     rows = np.repeat(np.arange(len(points)), indices.shape[1] - 1)

@@ -146,3 +146,12 @@ def _lloyd(manifold: geoopt.Manifold, x: Tensor, centers: Tensor, max_steps: int
         centers = _means(manifold, x, labels, ones, centers, 1e-6, 10)
     nearest, labels = _squares(manifold, x, centers).min(1)
     return Clusters(centers, labels, float(nearest.mean()))
+
+
+def cluster_labels(manifold: geoopt.Manifold, x: Tensor, n_clusters: int, *, seed: int = 0, restarts: int = 1) -> Tensor:
+    """The cluster of each point (N,*E) by :func:`kmeans`, in coordinates of ``to_raw`` without a logarithm in closed form."""
+    try:
+        return kmeans(manifold, x, n_clusters, seed=seed, restarts=restarts).labels
+    except NotImplementedError:
+        flat = geometry.to_raw(manifold, x)
+        return kmeans(geoopt.Euclidean(ndim=1), flat, n_clusters, seed=seed, restarts=restarts).labels

@@ -13,16 +13,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from . import datasets, geometry
+from .anchors import AnchoredFlow
 from .datasets import Dataset
 from .density import KernelDensity
-from .integral import total_mass
+from .estimator import Estimator
+from .evidence import importance
+from .integral import TotalMass, total_mass
 from .marginal import MarginalFlow
 from .mixture import Mixture
 from .plot import N_SAMPLES, plot, save_figure
@@ -31,6 +34,7 @@ from .report import Row, Section, write_report
 QUICK_ROWS = 400
 QUICK_FLOW = {"n_components": 128, "hidden": (32, 32)}
 QUICK_FIT = {"max_steps": 10}
+DRAWS, UNIFORM = 2048, 0.2  # of the integral of an anchored flow, whose many components make quadrature slow
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,7 @@ class Case:
         flow: constructor options of ``MarginalFlow``.
         fit: options of its ``fit``.
         density_fit: options of ``KernelDensity.fit``.
+        anchored: constructor options of ``AnchoredFlow``; None for no such fit.
     """
 
     slug: str
@@ -54,6 +59,11 @@ class Case:
     flow: dict[str, Any] = field(default_factory=dict)
     fit: dict[str, Any] = field(default_factory=dict)
     density_fit: dict[str, Any] = field(default_factory=dict)
+    anchored: dict[str, Any] | None = None
+
+    def estimators(self) -> list[str]:
+        """Names of what is fitted."""
+        return ["KernelDensity", "MarginalFlow", *([] if self.anchored is None else ["AnchoredFlow"])]
 
 
 EMG_SPLIT = (
@@ -68,6 +78,7 @@ CASES = (
         "fitted (both estimators validate within them) and the last 10 % are scored.",
         flow={"n_components": 4096},
         fit={"max_seconds": 60},
+        anchored={"networks": 0},
     ),
     Case(
         slug="alanine-dipeptide",
@@ -77,6 +88,7 @@ CASES = (
         names=("φ", "ψ"),
         flow={"n_components": 512},
         fit={"max_seconds": 30},
+        anchored={"networks": 0},
     ),
     Case(
         slug="emg-2-channels",
@@ -126,20 +138,43 @@ def _split(data: Dataset, seed: int, grouped: bool, quick: bool) -> tuple[Tensor
     return (fitted[:: max(1, len(fitted) // QUICK_ROWS)], test[:: max(1, len(test) // 50)]) if quick else (fitted, test)
 
 
-def _fit(case: Case, data: Dataset, name: str, x: Tensor, seed: int) -> KernelDensity | MarginalFlow:
+def _fit(case: Case, data: Dataset, name: str, x: Tensor, seed: int) -> Estimator:
+    space = (data.manifold, data.point_shape)
     if name == "KernelDensity":
-        return KernelDensity(data.manifold, data.point_shape).fit(x, seed=seed, **case.density_fit)
-    flow = MarginalFlow(data.manifold, data.point_shape, **case.flow)
-    return flow.fit(x, seed=seed, **case.fit)
+        return KernelDensity(*space).fit(x, seed=seed, **case.density_fit)
+    if name == "AnchoredFlow":
+        return AnchoredFlow(*space, **(case.anchored or {})).fit(x, seed=seed)
+    return MarginalFlow(*space, **case.flow).fit(x, seed=seed, **case.fit)
 
 
-def _frozen(model: KernelDensity | MarginalFlow, seed: int) -> Mixture:
+def _frozen(model: Estimator, seed: int) -> Mixture:
     """The fitted mixture in double precision: scores and integrals should not carry rounding of the training's float32."""
-    return model.freeze(seed=seed).to(torch.float64)
+    mixture = model.freeze(seed=seed)
+    assert isinstance(mixture, Mixture)
+    return mixture.to(torch.float64)
 
 
-def _run(case: Case, data: Dataset, name: str, output: Path, seed: int, quick: bool) -> tuple[Row, Tensor]:
-    """One line of the table, and the log density of every held-out row."""
+def _mass(mixture: Mixture, proposal: Mixture | None, seed: int) -> TotalMass:
+    """The integral, with a ``proposal`` by samples of it, whose own integral is another row of the table."""
+    if proposal is None:
+        return total_mass(mixture, seed=seed)
+    components, everywhere = (proposal.kernel, proposal.params, proposal.log_weights), proposal.background
+    covering = Mixture(*components, background=everywhere, background_weight=UNIFORM)  # so that no weight is large
+    found = importance(covering, mixture.log_prob, DRAWS, seed)
+    value = math.exp(found.log_normalizer)
+    return TotalMass(value, value * found.standard_error, "importance sampling from the kernel density")
+
+
+class Result(NamedTuple):
+    """One line of the table, the log density of every held-out row, and the density."""
+
+    row: Row
+    log_prob: Tensor
+    mixture: Mixture
+
+
+def _run(case: Case, data: Dataset, name: str, output: Path, seed: int, quick: bool, proposal: Mixture | None) -> Result:
+    """Fit, score, integrate, draw and save."""
     fitted, test = _split(data, seed, True, quick)
     start = time.monotonic()
     model = _fit(case, data, name, data.points[fitted], seed)
@@ -150,7 +185,7 @@ def _run(case: Case, data: Dataset, name: str, output: Path, seed: int, quick: b
     groups = None if data.groups is None else data.groups[test]
     log_prob = mixture.log_prob(data.points[test])
     score, error = held_out_score(log_prob, groups)
-    mass = total_mass(mixture, seed=seed)
+    mass = _mass(mixture, proposal, seed)
     samples = mixture.sample((N_SAMPLES,), torch.Generator().manual_seed(seed))
     title = f"{data.name} · {name}"
     figure = plot(mixture, data.points[test], samples, names=case.names, title=title, held_out=score)
@@ -172,17 +207,16 @@ def _run(case: Case, data: Dataset, name: str, output: Path, seed: int, quick: b
         picture=str(save_figure(figure, output / f"{stem}.png").name),
         model=f"models/{stem}",
     )
-    return row, log_prob
+    return Result(row, log_prob, mixture)
 
 
 def _notes(case: Case, data: Dataset, log_probs: dict[str, Tensor], seed: int, quick: bool) -> list[str]:
     """What a reader needs to judge the scores of a data set."""
     groups = None if data.groups is None else data.groups[_split(data, seed, True, quick)[1]]
-    gain, error = held_out_score(log_probs["MarginalFlow"] - log_probs["KernelDensity"], groups)
-    notes = [
-        case.about,
-        f"MarginalFlow minus KernelDensity on the same held-out rows: {gain:+.3f} ± {error:.3f} nats per datum.",
-    ]
+    notes = [case.about]
+    for name in [name for name in log_probs if name != "KernelDensity"]:
+        gain, error = held_out_score(log_probs[name] - log_probs["KernelDensity"], groups)
+        notes.append(f"{name} minus KernelDensity on the same held-out rows: {gain:+.3f} ± {error:.3f} nats per datum.")
     volume = geometry.log_volume(data.manifold, data.point_shape)
     if math.isfinite(volume):
         notes.append(f"The uniform density, which knows nothing, scores {-volume:.3f} nats here.")
@@ -200,11 +234,12 @@ def _notes(case: Case, data: Dataset, log_probs: dict[str, Tensor], seed: int, q
 
 def _quick(case: Case) -> Case:
     fit = {**case.fit, **QUICK_FIT}
-    return replace(case, flow=dict(QUICK_FLOW), fit=fit, density_fit={"n_scored": 50})
+    anchored = None if case.anchored is None else {"networks": 0, "neighbors": (4, 8)}
+    return replace(case, flow=dict(QUICK_FLOW), fit=fit, density_fit={"n_scored": 50}, anchored=anchored)
 
 
 def run(output: Path, *, seed: int = 0, quick: bool = False) -> Path:
-    """Fit every data set with both estimators and write everything to the folder ``output``; returns the path of the report.
+    """Fit every data set with its estimators and write everything to the folder ``output``; returns the path of the report.
 
     Args:
         seed: of the splits, the fits, the samples and the integrals.
@@ -215,15 +250,16 @@ def run(output: Path, *, seed: int = 0, quick: bool = False) -> Path:
     """
     start, sections = time.monotonic(), []
     cases = [_quick(case) for case in CASES] if quick else list(CASES)
-    with tqdm(total=2 * len(cases), desc="demo", unit="fit", position=0) as bar:
+    with tqdm(total=sum(len(case.estimators()) for case in cases), desc="demo", unit="fit", position=0) as bar:
         for case in cases:
-            data, results = case.load(), {}
-            for name in ("MarginalFlow", "KernelDensity"):
+            data, results = case.load(), dict[str, Result]()
+            for name in case.estimators():
                 bar.set_description(f"{data.name}, {name}")
-                results[name] = _run(case, data, name, output, seed, quick)
+                proposal = results["KernelDensity"].mixture if name == "AnchoredFlow" else None
+                results[name] = _run(case, data, name, output, seed, quick, proposal)
                 bar.update()
-            notes = _notes(case, data, {name: log_prob for name, (_, log_prob) in results.items()}, seed, quick)
-            source, rows = f"{data.source}. Licence: {data.license}.", [row for row, _ in results.values()]
+            notes = _notes(case, data, {name: result.log_prob for name, result in results.items()}, seed, quick)
+            source, rows = f"{data.source}. Licence: {data.license}.", [result.row for result in results.values()]
             sections.append(Section(data.name, source, data.units, data.note, notes, rows))
         bar.set_description("report")
     return write_report(output, sections, seed=seed, quick=quick, seconds=time.monotonic() - start)

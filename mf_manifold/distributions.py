@@ -46,6 +46,15 @@ class ManifoldDistribution(Distribution):
         self._validate_args = Distribution._validate_args if validate_args is None else validate_args
 
     @property
+    def dim(self) -> int:
+        """Dimension of the manifold."""
+        return geometry.intrinsic_dim(self.manifold, self.point_shape)
+
+    def like(self, points: Tensor) -> Tensor:
+        """Points in the dtype and on the device of this distribution's samples."""
+        return points.to(self.sample((1,), torch.Generator().manual_seed(0)))
+
+    @property
     def support(self) -> constraints.Constraint:
         """The points of the manifold."""
         return OnManifold(self.manifold, self.point_shape)

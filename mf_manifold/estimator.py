@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from os import PathLike
 from pathlib import Path
 from typing import Any, Self
@@ -120,6 +120,20 @@ class LazyDistribution(Estimator):
         self, x: Tensor | None, context: Tensor | None, generator: torch.Generator, steps: int, stop: Callable[[], bool]
     ) -> None:
         """Find a start for the fit, within so many steps or until ``stop()``; by default the fresh weights are."""
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The weights for the optimiser; a group may have a ``factor`` of the learning rate, and other options of AdamW."""
+        return [{"params": list(self.parameters())}]
+
+    def members(self) -> Iterator[LazyDistribution]:
+        """This model and the models that it is made of."""
+        return (part for part in self.modules() if isinstance(part, LazyDistribution))
+
+    def track(self, generator: torch.Generator) -> None:
+        """Update this part's running averages before a step of a fit; by default there are none."""
+
+    def settle(self) -> None:
+        """Make what belongs to this part's weights but is no weight fit them, before they are validated and kept."""
 
     def cover(self, batch: Batch, few: int) -> dict[str, float]:
         """Numbers about the components for the history; none by default.

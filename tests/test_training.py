@@ -316,3 +316,15 @@ def test_options_out_of_range() -> None:
             fit(flow(), **options)
     with pytest.raises(ValueError, match="Expected data x for the forward"):
         flow().fit(progress=False)
+
+
+def test_a_shared_shape_learns_faster_than_the_network() -> None:
+    spd, p, df = geoopt.SymmetricPositiveDefinite(), 8, 40.0
+    scale = torch.eye(p, dtype=torch.float64) / df
+    x = mf.distribution(spd, "wishart", df=df, covariance_matrix=scale).sample((400,), torch.Generator().manual_seed(0))
+    options = {"n_components": 8, "latent_dim": 1, "hidden": (16,), "n_frequencies": 4, "bandwidth": 0.25}
+    model = mf.MarginalFlow(spd, (p, p), "wishart", shared_shape=True, **options)  # type: ignore[arg-type]
+    groups = model.parameter_groups()
+    assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
+    model.fit(x, max_steps=150, background=0.0, progress=False)
+    assert 0.6 * df < float(model.freeze(8).params["df"].max()) < 1.1 * df  # 17 at the network's own rate

@@ -11,9 +11,10 @@ points. One thread, CPU seconds of the fit. Reference measure: area.
 
 How to read the table. `nll` is the mean negative log density of the test points in nats, `kl` its paired difference to the true
 density at the same points (0 is the best possible), `difference` that to the rival named "KernelMixture, full". The rows "ten
-components" have a marginal flow trained with 10 components of full covariance, drawn afresh at each of 6000 steps, frozen with
-10, 100 and 4096, and mixtures of 10 optimised components. The rows "spiral" have flows of one and of two latent dimensions; `off_curve` is the
-mean distance of their locations to the true curve and `missed_curve` that of the curve to the locations.
+components" have a marginal flow trained with 10 components of full covariance, drawn afresh at each of 6000 steps, frozen
+with 10, 100 and 4096, and mixtures of 10 optimised components. The rows "spiral" have flows of one and of two latent
+dimensions; `off_curve` is the mean distance of their locations to the true curve and `missed_curve` that of the curve to the
+locations.
 """
 
 from __future__ import annotations

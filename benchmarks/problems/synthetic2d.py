@@ -42,9 +42,13 @@ class NoisyCurve:
         return torch.stack([arc(u) for arc in self.arcs])[which, torch.arange(len(u))]
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        return self.sample_labelled(n, generator)[0]
+
+    def sample_labelled(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Points (n,2), and the arcs (n) that they are of."""
         u = torch.rand(n, generator=generator, dtype=torch.float64)
         which = torch.randint(len(self.arcs), (n,), generator=generator)
-        return self.curve(u, which) + self.noise * torch.randn(n, 2, generator=generator, dtype=torch.float64)
+        return self.curve(u, which) + self.noise * torch.randn(n, 2, generator=generator, dtype=torch.float64), which
 
     def log_prob(self, x: Tensor) -> Tensor:
         squares = torch.cdist(x.double(), self.nodes, compute_mode="donot_use_mm_for_euclid_dist").square()
@@ -82,29 +86,43 @@ def _spiral(start: float, end: float, size: float) -> Callable[[Tensor], Tensor]
     return arc
 
 
+def two_circles(noise: float = 0.05) -> NoisyCurve:
+    """Concentric circles of radii 0.8 and 0.4."""
+
+    def circle(radius: float) -> Callable[[Tensor], Tensor]:
+        return lambda u: radius * torch.stack([(2 * math.pi * u).cos(), (2 * math.pi * u).sin()], -1)
+
+    return NoisyCurve([circle(0.8), circle(0.4)], noise)
+
+
 class Pinwheel:
-    """Five arms: normal laws of sds 0.3 along and 0.05 across at distance 1, rotated by ``0.25 exp(radius)``, halved.
+    """Arms: normal laws of sds 0.3 along and 0.05 across at distance 1, rotated by ``rate exp(radius)``, halved.
 
     The usual definition rotates by the exponential of the coordinate along the arm; rotating by the radius preserves area and
     looks the same, but leaves the density known.
     """
 
-    ARMS, RATE = 5, 0.25
+    def __init__(self, arms: int = 5, rate: float = 0.25) -> None:
+        self.arms, self.rate = arms, rate
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        return self.sample_labelled(n, generator)[0]
+
+    def sample_labelled(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Points (n,2), and the arms (n) that they are of."""
         noise = torch.randn(n, 2, generator=generator, dtype=torch.float64)
         flat = torch.tensor([0.3, 0.05]) * noise + torch.tensor([1.0, 0.0])
-        arm = torch.randint(self.ARMS, (n,), generator=generator)
-        return _rotate(flat, 2 * math.pi / self.ARMS * arm + self.RATE * flat.norm(dim=-1).exp()) / 2
+        arm = torch.randint(self.arms, (n,), generator=generator)
+        return _rotate(flat, 2 * math.pi / self.arms * arm + self.rate * flat.norm(dim=-1).exp()) / 2, arm
 
     def log_prob(self, x: Tensor) -> Tensor:
         y = 2 * x.double()
         terms = []
-        for arm in range(self.ARMS):
-            flat = _rotate(y, -2 * math.pi / self.ARMS * arm - self.RATE * y.norm(dim=-1).exp())
+        for arm in range(self.arms):
+            flat = _rotate(y, -2 * math.pi / self.arms * arm - self.rate * y.norm(dim=-1).exp())
             along, across = (flat[:, 0] - 1) / 0.3, flat[:, 1] / 0.05
             terms.append(-(along**2 + across**2) / 2 - math.log(2 * math.pi * 0.3 * 0.05))
-        return torch.stack(terms).logsumexp(0) + math.log(4 / self.ARMS)
+        return torch.stack(terms).logsumexp(0) + math.log(4 / self.arms)
 
 
 def _rotate(x: Tensor, angle: Tensor) -> Tensor:

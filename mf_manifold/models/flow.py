@@ -20,6 +20,13 @@ from ..training.warm_start import center_and_spread
 from . import layers as zuko_layers
 
 
+def standard_normal(like: Tensor) -> KernelDistribution:
+    """The standard normal law on R^d, d being the size of the vector ``like``, in its dtype and on its device."""
+    kernel = kernel_for(geoopt.Euclidean(ndim=1), tuple(like.shape), "normal")
+    params = {"loc": torch.zeros_like(like), "scale": like.new_ones(1)}
+    return KernelDistribution(kernel, params, validate_args=False)
+
+
 class FlowDistribution(ManifoldDistribution):
     """The law of ``x = f(z)`` for noise z of a base distribution and an invertible f.
 
@@ -151,11 +158,8 @@ class Flow(LazyDistribution):
         """The law of the flow; a base that draws components draws them afresh."""
         if context is not None:
             raise ValueError("Expected no context: flows of this class are unconditional.")
-        if self.base is not None:
-            return FlowDistribution(self, self.base(None, n_components, generator))
-        zero = torch.zeros_like(self.shift)
-        normal = kernel_for(self.manifold, self.point_shape, "normal")
-        return FlowDistribution(self, KernelDistribution(normal, {"loc": zero, "scale": zero.new_ones(1)}, validate_args=False))
+        base = standard_normal(self.shift) if self.base is None else self.base(None, n_components, generator)
+        return FlowDistribution(self, base)
 
     def reset(self, x: Tensor | None, background: float) -> None:
         """New couplings, and the standardisation of the data ``x`` (n,d)."""

@@ -11,8 +11,8 @@ import geoopt
 from torch import Tensor
 
 from ..checkpoint import atomic_path
+from ..distributions import ManifoldDistribution
 from ..manifolds import Torus
-from ..mixture import Mixture
 from .histogram import plot_log_density
 from .spd import plot_spd
 from .sphere import plot_sphere
@@ -27,7 +27,7 @@ N_SAMPLES = 2000  # how many samples suit a picture
 
 
 def plot(
-    mixture: Mixture,
+    mixture: ManifoldDistribution,
     points: Tensor | None = None,
     samples: Tensor | None = None,
     *,
@@ -56,7 +56,7 @@ def plot(
     >>> plot(mix, title="two places").get_suptitle()
     'two places'
     """
-    manifold, dimension = mixture.manifold, mixture.kernel.dim
+    manifold, dimension = mixture.manifold, mixture.dim
     if isinstance(manifold, geoopt.Sphere) and dimension <= 2:
         return plot_sphere(mixture, points, samples, title=title, held_out=held_out)
     if isinstance(manifold, Torus) and dimension <= 2:

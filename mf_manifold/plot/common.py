@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..distributions import ManifoldDistribution
 from ..mixture import Mixture
 
 if TYPE_CHECKING:
@@ -61,16 +62,15 @@ def set_title(figure: Figure, title: str | None, held_out: float | None) -> None
         figure.suptitle(text)
 
 
-def measure_label(mixture: Mixture) -> str:
+def measure_label(mixture: ManifoldDistribution) -> str:
     """Label of a colour bar."""
     return f"log density (nats, {mixture.measure.kind} measure)"
 
 
-def log_density(mixture: Mixture, points: Tensor) -> Array:
+def log_density(mixture: ManifoldDistribution, points: Tensor) -> Array:
     """Log density of ``points`` under the mixture, in its own measure, as an array of their batch shape."""
-    like = next(iter(mixture.params.values()))
     with torch.no_grad():
-        return to_array(mixture.log_prob(points.to(like)))
+        return to_array(mixture.log_prob(mixture.like(points)))
 
 
 def to_array(x: Tensor) -> Array:
@@ -91,11 +91,13 @@ def thinned(points: Tensor, count: int = SHOWN) -> Tensor:
     return points[torch.linspace(0, len(points) - 1, count).round().long()]
 
 
-def affordable(mixture: Mixture, finest: int, count: int) -> int:
+def affordable(mixture: ManifoldDistribution, finest: int, count: int) -> int:
     """Points per side of a square grid: ``finest``, or fewer where ``count`` points would take long.
 
     A kernel that is no matrix product (see ``Kernel.bilinear``) costs 1 to 2 orders of magnitude more per pair.
     """
+    if not isinstance(mixture, Mixture):
+        return finest
     like = mixture.sample((1,))
     slow = mixture.kernel.bilinear(like, {k: v[:1] for k, v in mixture.params.items()}) is None
     pairs = float(count) * mixture.n_components * (4 if slow else 0.3)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..mixture import Mixture
+from ..distributions import ManifoldDistribution
 from .common import Clouds, clouds_of, log_density, measure_label, new_figure, set_title
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def draw_histogram(axes: Axes, mixture: Mixture, clouds: Clouds) -> None:
+def draw_histogram(axes: Axes, mixture: ManifoldDistribution, clouds: Clouds) -> None:
     """Shares of the points of every cloud by their log density, in common bins."""
     values = [log_density(mixture, cloud) for cloud, _, _ in clouds]
     everything = np.concatenate(values)
@@ -30,7 +30,7 @@ def draw_histogram(axes: Axes, mixture: Mixture, clouds: Clouds) -> None:
 
 
 def plot_log_density(
-    mixture: Mixture,
+    mixture: ManifoldDistribution,
     points: Tensor | None = None,
     samples: Tensor | None = None,
     *,

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..mixture import Mixture
+from ..distributions import ManifoldDistribution
 from ..numerics.linalg import sym_expm, sym_logm
 from .common import (
     COLORMAP,
@@ -37,7 +37,7 @@ SIZES, SHAPES = 96, 64  # grid points along log det and along either coordinate 
 
 
 def plot_spd(
-    mixture: Mixture,
+    mixture: ManifoldDistribution,
     points: Tensor | None = None,
     samples: Tensor | None = None,
     *,
@@ -67,7 +67,7 @@ def plot_spd(
     """
     if samples is None:
         samples = mixture.sample((2000,), torch.Generator().manual_seed(0))
-    draw = _ellipses if mixture.kernel.point_shape == (2, 2) else _eigenvalues
+    draw = _ellipses if mixture.point_shape == (2, 2) else _eigenvalues
     return draw(mixture, points, samples, title, held_out)
 
 
@@ -88,7 +88,9 @@ def _log_integral(values: Array, step: float, axis: int | tuple[int, ...]) -> Ar
     return np.asarray(np.log(np.exp(values - top).sum(axis) * step + np.finfo(np.float64).tiny) + top)
 
 
-def _ellipses(mixture: Mixture, points: Tensor | None, samples: Tensor, title: str | None, held_out: float | None) -> Figure:
+def _ellipses(
+    mixture: ManifoldDistribution, points: Tensor | None, samples: Tensor, title: str | None, held_out: float | None
+) -> Figure:
     clouds = clouds_of(points, samples)
     all_points = np.concatenate([_shape_and_size(c) for c, _, _ in clouds], axis=1)
     reach = 1.15 * float(np.quantile(np.abs(all_points[:2]), 0.999))
@@ -99,9 +101,8 @@ def _ellipses(mixture: Mixture, points: Tensor | None, samples: Tensor, title: s
     u, v, size = torch.meshgrid(plane, plane, sizes, indexing="ij")
     grid = _from_shape_and_size(u, v, size)
     # du dv d(log det) is 2^(3/2) times the log-Euclidean volume
-    like = next(iter(mixture.params.values()))
     with torch.no_grad():
-        values = to_array(mixture.log_prob(grid.to(like), "log_euclidean")) - 1.5 * math.log(2)
+        values = to_array(mixture.log_prob(mixture.like(grid), "log_euclidean")) - 1.5 * math.log(2)
     shape = _log_integral(values, float(sizes[1] - sizes[0]), 2)
     log_size = _log_integral(values, float(plane[1] - plane[0]) ** 2, (0, 1))
     with new_figure(13.5, 5.8) as figure:
@@ -147,7 +148,9 @@ def _draw_sizes(axes: Axes, clouds: Clouds) -> None:
     axes.set(xlabel=r"$\log \det X$", ylabel="density (per nat)", title="sizes")
 
 
-def _eigenvalues(mixture: Mixture, points: Tensor | None, samples: Tensor, title: str | None, held_out: float | None) -> Figure:
+def _eigenvalues(
+    mixture: ManifoldDistribution, points: Tensor | None, samples: Tensor, title: str | None, held_out: float | None
+) -> Figure:
     clouds = clouds_of(points, samples)
     with new_figure(13.5, 4.8) as figure:
         axes = figure.subplots(1, 3)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..mixture import Mixture
+from ..distributions import ManifoldDistribution
 from .common import (
     COLORMAP,
     Array,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def plot_sphere(
-    mixture: Mixture,
+    mixture: ManifoldDistribution,
     points: Tensor | None = None,
     samples: Tensor | None = None,
     *,
@@ -58,7 +58,7 @@ def plot_sphere(
     >>> len(figure.axes)                                 # map of the density, map of the points, colour bar
     3
     """
-    dimension = mixture.kernel.dim
+    dimension = mixture.dim
     if dimension > 2:
         raise ValueError(f"Expected a density on S^1 or S^2, got one on S^{dimension}: there is no map of it.")
     draw = _circle if dimension == 1 else _world_map
@@ -84,7 +84,7 @@ def _longitude_latitude(points: Tensor) -> Array:
 
 
 def _world_map(
-    mixture: Mixture, points: Tensor | None, samples: Tensor | None, title: str | None, held_out: float | None
+    mixture: ManifoldDistribution, points: Tensor | None, samples: Tensor | None, title: str | None, held_out: float | None
 ) -> Figure:
     count = affordable(mixture, 360, 360 * 180) // 2 * 2
     lon, lat, grid = _grid(count)
@@ -118,7 +118,7 @@ def _degrees(axes: Any, color: str, size: int) -> None:
 
 
 def _circle(
-    mixture: Mixture, points: Tensor | None, samples: Tensor | None, title: str | None, held_out: float | None
+    mixture: ManifoldDistribution, points: Tensor | None, samples: Tensor | None, title: str | None, held_out: float | None
 ) -> Figure:
     angle = torch.linspace(-math.pi, math.pi, 721, dtype=torch.float64)
     density = np.exp(log_density(mixture, torch.stack([angle.cos(), angle.sin()], dim=-1)))

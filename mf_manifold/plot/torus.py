@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..distributions import ManifoldDistribution
 from ..manifolds.torus import wrap
-from ..mixture import Mixture
 from .common import (
     COLORMAP,
     add_colorbar,
@@ -39,7 +39,7 @@ def _ticks(step: int) -> list[int]:
 
 
 def plot_torus(
-    mixture: Mixture,
+    mixture: ManifoldDistribution,
     points: Tensor | None = None,
     samples: Tensor | None = None,
     *,
@@ -67,7 +67,7 @@ def plot_torus(
     >>> len(plot_torus(mix, names=("phi", "psi")).axes)   # the map and its colour bar
     2
     """
-    dimension = mixture.kernel.dim
+    dimension = mixture.dim
     if dimension > 2:
         raise ValueError(f"Expected a density on T^1 or T^2, got one on T^{dimension}: there is no map of it.")
     labels = [f"{name} (degrees)" for name in names or [f"angle {i + 1}" for i in range(dimension)]]
@@ -76,7 +76,7 @@ def plot_torus(
 
 
 def _map(
-    mixture: Mixture,
+    mixture: ManifoldDistribution,
     points: Tensor | None,
     samples: Tensor | None,
     labels: list[str],
@@ -113,7 +113,7 @@ def _degree_axes(axes: Axes, labels: list[str], step: int) -> None:
 
 
 def _curve(
-    mixture: Mixture,
+    mixture: ManifoldDistribution,
     points: Tensor | None,
     samples: Tensor | None,
     labels: list[str],

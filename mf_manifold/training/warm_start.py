@@ -82,10 +82,14 @@ def center_and_spread(target: Tensor) -> tuple[Tensor, Tensor]:
     return target.mean(0), target.std(0).clamp_min(rounding)
 
 
-def _as_base(base: str, noise: Tensor) -> Tensor:
-    """Noise matched on the cube as noise of the base."""
+def _as_base(base: str | bases.WeightedNoise, noise: Tensor) -> Tensor:
+    """Noise matched on the cube as noise of the base; of a learned one as if it were standard normal, which it begins as."""
     edge = torch.finfo(noise.dtype).eps  # rounding puts noise on the cube's faces, which are at infinity for the normal law
-    return torch.special.ndtri(((noise + 1) / 2).clamp(edge, 1 - edge)) if base == "gaussian" else noise
+    return (
+        torch.special.ndtri(((noise + 1) / 2).clamp(edge, 1 - edge))
+        if base == "gaussian" or not isinstance(base, str)
+        else noise
+    )
 
 
 @torch.no_grad()
