@@ -37,8 +37,8 @@ class VariationalMixture(LazyDistribution):
 
     A fit with ``start="clusters"`` begins with k-means on the manifold: every component is made for the points of a cluster,
     then components and network are fitted to the clusters for up to 400 steps, and only then the bound takes over. From random
-    starts components collapse. With labels for every component, each datum begins at that of the labelled one that is nearest
-    along the data.
+    starts components share and split modes. With labels for every component, each datum begins at that of the labelled one that
+    is nearest along the data.
 
     **Measure**: Riemannian volume of the manifold's metric.
 
