@@ -78,7 +78,7 @@ CASES = (
         "fitted (both estimators validate within them) and the last 10 % are scored.",
         flow={"n_components": 4096},
         fit={"max_seconds": 40},
-        anchored={"networks": 0, "neighbors": (4, 8, 16, 32, 64, 128)},  # half of the default: a third of the time
+        anchored={"networks": 0, "neighbors": (4, 8, 16, 32, 64, 128)},  # every other of the default: half the time
     ),
     Case(
         slug="alanine-dipeptide",
