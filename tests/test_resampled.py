@@ -443,6 +443,18 @@ def test_flows_of_both_kinds_take_the_base(tmp_path: Path) -> None:
     assert torch.equal(back.freeze().log_prob(points[:9]), model.freeze().log_prob(points[:9]))
 
 
+def test_flows_with_contexts_take_a_factorised_base() -> None:
+    zuko = pytest.importorskip("zuko")
+    base = FactorizedResampledBase(PLANE, (2,), 2, hidden=(8,))
+    features = zuko.flows.MAF(2, 3, transforms=1, hidden_features=(8,))
+    law = zuko.flows.Flow(features.transform, base)(torch.zeros(4, 3))
+    assert law.batch_shape == (4,) and law.sample((6,)).shape == (6, 4, 2)
+    x = torch.randn(5, 4, 2, generator=seeded(0))
+    with torch.no_grad():
+        alone = zuko.flows.Flow(features.transform, base)(torch.zeros(3))
+        assert torch.allclose(law.log_prob(x), alone.log_prob(x), atol=1e-5)
+
+
 def test_marginal_flows_draw_their_noise_from_it(tmp_path: Path) -> None:
     base = ResampledBase(PLANE, (2,), hidden=(8,))
     flow = mf.MarginalFlow(SPHERE, (3,), base=base, n_components=64, hidden=(16,))

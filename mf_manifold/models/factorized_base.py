@@ -26,7 +26,7 @@ class FactorizedDistribution(ManifoldDistribution):
     """
 
     def __init__(self, manifold: geoopt.Manifold, point_shape: Shape, parts: list[ResampledDistribution]) -> None:
-        super().__init__(manifold, point_shape)
+        super().__init__(manifold, point_shape, tuple(parts[0].batch_shape))
         self.parts = parts
 
     @property
@@ -59,6 +59,10 @@ class FactorizedDistribution(ManifoldDistribution):
     def sample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:  # type: ignore[override]
         """Independent samples; -> (*sample_shape,d)."""
         return torch.cat([part.sample(sample_shape, generator) for part in self.parts], dim=-1)
+
+    def expand(self, batch_shape: Shape, _instance: Any = None) -> FactorizedDistribution:  # type: ignore[override]
+        """The same law for every entry of a batch."""
+        return FactorizedDistribution(self.manifold, self.point_shape, [part.expand(batch_shape) for part in self.parts])
 
     def __repr__(self) -> str:
         return f"FactorizedDistribution({len(self.parts)} x {self.parts[0]})"
