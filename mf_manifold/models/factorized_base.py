@@ -133,9 +133,13 @@ class FactorizedResampledBase(LazyDistribution):
         for group, own in zip(self._groups(), columns, strict=True):
             group.begin(own, context, generator, steps, stop)
 
-    def estimate_normalizer(self, relative_error: float = 1e-3, **options: Any) -> list[Normalizer]:
+    def estimate_normalizer(self, relative_error: float = 1e-3, *, seed: int = 0, **options: Any) -> list[Normalizer]:
         """:meth:`ResampledBase.estimate_normalizer` of every group, with proposals of its own."""
-        return [group.estimate_normalizer(relative_error, **{"seed": i, **options}) for i, group in enumerate(self._groups())]
+        generator, found = torch.Generator().manual_seed(seed), []
+        for group in self._groups():  # seeds that no other estimate uses: not those of validations
+            own = int(torch.randint(2**62, (), generator=generator))
+            found.append(group.estimate_normalizer(relative_error, seed=own, **options))
+        return found
 
     def propose(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Points of the proposals, not resampled; (n,d)."""
