@@ -37,8 +37,8 @@ def test_the_rarest_angles() -> None:
 def test_quick_run(tmp_path: Path) -> None:
     report = Report("latent_mala", tmp_path, quick=True, seeds=[0])
     latent_mala.run(report)
-    assert {row["data"] for row in report.rows} == {*latent_mala.TARGETS, "alanine dipeptide"}
+    assert {row["data"] for row in report.rows} == {"dual moon", "alanine dipeptide"}
     chains = [row for row in report.rows if row["method"].startswith("chains")]
-    assert len(chains) == 13 and all(0 < row["acceptance"] <= 1 and row["ess"] > 1 for row in chains)
+    assert len(chains) == 8 and all(0 < row["acceptance"] <= 1 and row["ess"] > 1 for row in chains)
     assert all(math.isfinite(row["rhat"]) and row["cost"] > 0 for row in chains)
-    assert [file for file, _ in report.pictures] == ["dual_moon.png", "circle_of_8.png", "alanine_dipeptide.png"]
+    assert [file for file, _ in report.pictures] == ["dual_moon.png", "alanine_dipeptide.png"]
