@@ -16,6 +16,7 @@ import mf_manifold as mf
 from benchmarks.problems import noisy_manifolds as problems
 from benchmarks.problems.noisy_manifolds import mass_by_chords, mass_by_triangles
 from mf_manifold.losses import Batch, forward_kl
+from mf_manifold.mcmc import latent_mala
 from mf_manifold.models import Flow, ManifoldFlow, VariationalMixture
 from mf_manifold.models.manifold_flow import charts, reconstruction
 from mf_manifold.models.manifold_start import intrinsic_coordinates, noise_scale
@@ -314,6 +315,18 @@ def test_single_precision_is_enough(fitted: ManifoldFlow) -> None:
         assert torch.allclose(law.log_prob(x), single.log_prob_on_manifold(x), atol=1e-3)
         exact = fitted.log_prob_on_manifold(arc(50))
         assert torch.allclose(single.log_prob_on_manifold(arc(50).float()).double(), exact, atol=1e-3)
+
+
+def test_chains_in_latent_space_take_it_for_a_flow(second: ManifoldFlow) -> None:
+    """Of the law of the flow itself, whose squared length of v is 2 on average, and whose u the second stage has learned."""
+    chains = latent_mala(second, 150, law="exact", chains=64, generator=torch.Generator().manual_seed(0), progress=False)
+    assert chains.latents is not None
+    v, u = chains.latents[..., 1:], chains.latents[..., :1]
+    with torch.no_grad():
+        exact = second.coordinate_law().sample((5000,), torch.Generator().manual_seed(1))
+    for found, expected in ((v.square().sum(-1), 2.0), (u.abs().squeeze(-1), float(exact.abs().mean()))):
+        means = found.double().mean(1)  # of independent chains
+        assert abs(float(means.mean()) - expected) < 4.3 * float(means.std()) / 8 + 0.05
 
 
 def test_reconstruction_alone_is_an_objective() -> None:

@@ -128,7 +128,7 @@ def test_samples_follow_the_density_and_cost_what_the_formula_says(truncation: i
     chi2 = float(((counts - expected)[used].square() / expected[used]).sum())
     assert chi2 < int(used.sum()) + 4.3 * math.sqrt(2 * int(used.sum()))
     taken = drawn.taken.double()
-    assert abs(float(taken.mean() - law.expected_draws)) <= 4.3 * float(taken.std()) / math.sqrt(n)
+    assert abs(float(taken.mean() - law.expected_draws)) <= 4.3 * float(taken.std()) / math.sqrt(n) + 1e-9
     assert truncation is None or int(taken.max()) <= truncation
     assert torch.equal(law.draw((50,), seeded(3)).points, law.sample((50,), seeded(3)))
 
@@ -264,7 +264,7 @@ def test_a_step_of_a_fit_moves_the_average_of_the_normalizer() -> None:
     base = ResampledBase(PLANE, (2,), decay=0.25)
     base.normalizer.fill_(0.9)
     flow = Flow(PLANE, (2,), transforms=1, hidden=(8,), base=base)
-    for part in flow.parts():
+    for part in flow.members():
         part.track(seeded(0))
     with torch.no_grad():
         fresh = base.estimate(base.proposal.law(), base.n_proposals, seeded(0))
@@ -315,7 +315,7 @@ def test_reverse_divergence_finds_two_bumps_without_data() -> None:
         return (-(x[:, :1] - torch.tensor([1.5, -1.5])).square() / 0.1).logsumexp(1) - x[:, 1].square() / 2
 
     base = ResampledBase(PLANE, (2,), "normal", hidden=(32,))
-    base.fit(objective=ResampledReverseKL(target, 256), max_steps=300, learning_rate=1e-2, progress=False)
+    base.fit(objective=ResampledReverseKL(target, 256), max_steps=150, learning_rate=1e-2, progress=False)
     x = base.sample((4000,), seeded(0))
     assert float((x[:, 0].abs() < 0.5).float().mean()) < 0.08  # of a normal law of the same variance: 0.26
     assert 0.3 < float((x[:, 0] > 0).float().mean()) < 0.7
@@ -327,14 +327,14 @@ def narrow(scale: float) -> Tensor:
 
 def test_guards_hold_the_acceptance_in_24_dimensions() -> None:
     """A law that is narrower in all directions than its proposal pulls the acceptance to zero."""
-    options = {"max_steps": 150, "learning_rate": 1e-2, "batch_size": 256, "progress": False}
-    x, found = narrow(0.4), {}
+    options = {"max_steps": 120, "learning_rate": 3e-2, "batch_size": 128, "progress": False}
+    x, found = narrow(0.25), {}
     for name, floor, objective in (
         ("none", 0.0, None),
         ("floor", 0.1, None),
         ("reward", 0.0, Sum(forward_kl, AcceptanceReward(), weights=[1.0, 5.0])),
     ):
-        base = ResampledBase(PLANE, (24,), hidden=(32,), truncation=None, min_acceptance=floor)
+        base = ResampledBase(PLANE, (24,), hidden=(32,), n_frequencies=0, truncation=None, min_acceptance=floor)
         found[name] = base.fit(x, objective=objective, **options).estimate_normalizer(0.05).value
     assert found["none"] < 0.05
     assert 0.1 <= found["floor"] < 0.3
@@ -342,9 +342,9 @@ def test_guards_hold_the_acceptance_in_24_dimensions() -> None:
 
 
 def test_groups_keep_their_own_acceptance_in_24_dimensions() -> None:
-    base = FactorizedResampledBase(PLANE, (24,), groups=8, hidden=(16,), truncation=None)
+    base = FactorizedResampledBase(PLANE, (24,), groups=8, hidden=(16,), n_frequencies=0, truncation=None)
     x = narrow(0.6)
-    base.fit(x, max_steps=150, learning_rate=1e-2, batch_size=256, progress=False)
+    base.fit(x, max_steps=60, learning_rate=1e-2, batch_size=128, progress=False)
     each = base.estimate_normalizer(0.01)
     assert len(each) == 8 and min(one.value for one in each) > 0.05
     law = base.freeze()

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from benchmarks.harness import Report
 
 SPACE = geoopt.Euclidean(ndim=1)
-STEPS = {"helix": 1000, "circle": 500, "Swiss roll": 1200, "sphere": 500}
+STEPS = {"helix": 1000, "circle": 500, "Swiss roll": 1500, "sphere": 500}
 TRANSFORMS = {"helix": 8, "circle": 6, "Swiss roll": 12, "sphere": 6}
 CHARTS = {"circle": 3, "sphere": 6}
 BOUND = 1.3  # noise floors

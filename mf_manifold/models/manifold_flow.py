@@ -24,7 +24,7 @@ from .learned_manifold import LearnedManifoldDistribution, SplitLaw
 from .manifold_start import intrinsic_coordinates, noise_scale
 
 START_BATCH, START_RATE = 256, 3e-3
-TRIALS, TRIAL_SHARE = 3, 4  # starts that are tried, for this part of the steps
+TRIALS, TRIAL_SHARE, LENGTH = 4, 4, 2  # starts that are tried, for this part of the steps; steps of the best, relative
 
 
 @checkpoint.register_model
@@ -252,7 +252,7 @@ class ManifoldFlow(LazyDistribution):
                 torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=generator)))
                 self.flow.reset(None, 0.0)
         self.flow.load_state_dict(min(trials, key=lambda trial: math.inf if math.isnan(trial[0]) else trial[0])[1])
-        self._regress(x, u, generator, steps, stop)
+        self._regress(x, u, generator, LENGTH * steps, stop)
 
     def _regress(self, x: Tensor, u: Tensor, generator: torch.Generator, steps: int, stop: Callable[[], bool]) -> float:
         """Fit the coordinates of the data, and the points of the coordinates, both robustly; -> the last error."""

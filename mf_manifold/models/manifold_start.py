@@ -7,6 +7,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from .. import bases
+from ..training.warm_start import center_and_spread
 
 ROWS = 4000  # that are unfolded at most
 PER_DIMENSION = 4  # neighbours of a local regression
@@ -19,7 +20,8 @@ def intrinsic_coordinates(x: Tensor, dim: int, generator: torch.Generator) -> tu
     """
     rows = torch.randperm(len(x), generator=generator)[:ROWS].to(x.device)
     u = bases.unfold(x[rows], generator)[:, -dim:]  # the leading ones come last
-    return (u - u.mean(0)) / u.std(0).clamp_min(torch.finfo(u.dtype).tiny ** 0.5), rows
+    shift, spread = center_and_spread(u)
+    return (u - shift) / spread, rows
 
 
 def noise_scale(x: Tensor, u: Tensor) -> float:

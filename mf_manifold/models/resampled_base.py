@@ -20,7 +20,7 @@ from . import proposals
 from .proposals import Law
 from .resampled import ResampledDistribution, log_weight
 
-CHUNK = 2**16  # proposals scored at once
+CHUNK = 2**14  # proposals scored at once
 SETTLED, SETTLING = 0.01, 2**20  # relative error of Z in validations, and the most proposals for it
 SEED = 1  # of those proposals; others estimate Z for reports, because validation prefers weights for which these say too little
 
