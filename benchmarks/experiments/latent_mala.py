@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 PLANE, TORUS = geoopt.Euclidean(ndim=1), mf.manifolds.Torus()
 TARGETS = ("dual moon", "circle of 8")
 PLAIN, CHAINS = "flow, plain samples", "chains, local and global moves"
-SHOWN = 1500
+SHOWN = 1000
 COLUMNS = ("below", "bridge", "weight_error", "sd", "acceptance", "jump_acceptance", "ess", "rhat", "ms_per_ess", "cost")
 ERRORS = ("below", "bridge", "weight_error", "ess", "cost")
 
@@ -301,13 +301,13 @@ def scatter(points: dict[str, list[list[float]]]) -> Any:
     """Samples of every method."""
     from matplotlib.figure import Figure
 
-    columns = 4
+    columns = 5
     lines = math.ceil(len(points) / columns)
-    figure = Figure(figsize=(2.2 * columns, 2.4 * lines), layout="constrained")
+    figure = Figure(figsize=(2.0 * columns, 2.1 * lines), layout="constrained")
     panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel()
     for axes, (name, x) in zip(panels, points.items(), strict=False):
         axes.plot(*zip(*x, strict=True), "k.", markersize=0.8)
-        axes.set_title(name, fontsize=7)
+        axes.set_title(name.replace(", ", ",\n", 1), fontsize=7)
         axes.set_aspect("equal")
     for axes in panels:
         axes.set_axis_off()
