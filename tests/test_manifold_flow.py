@@ -83,9 +83,10 @@ def test_the_penalty_is_quadratic_and_then_linear_in_every_coordinate() -> None:
         assert torch.allclose(model.penalty(model.decode(u) + residual, u), expected, atol=1e-8)
 
 
-def test_the_loss_is_the_sum_of_its_two_parts_and_the_weight_warms_up() -> None:
-    model, x = small(noise=0.1, weight=2.0, warmup=0.4), arc(50)
-    assert model.penalty_weight(0.1) == pytest.approx(2.0 / 0.01 / 4)
+def test_the_loss_is_the_sum_of_its_two_parts_and_the_weight_is_annealed() -> None:
+    model, x = small(noise=0.1, weight=2.0, first=16.0, anneal=0.4), arc(50)
+    assert model.penalty_weight(0.0) == pytest.approx(16 * 2.0 / 0.01)
+    assert model.penalty_weight(0.2) == pytest.approx(4 * 2.0 / 0.01)
     assert model.penalty_weight(0.7) == pytest.approx(2.0 / 0.01)
     with torch.no_grad():
         parts = model.penalty_weight(0.2) * model.penalty(x, model.encode(x)) - model.log_prob(x)
