@@ -176,7 +176,8 @@ class MarginalFlow(LazyDistribution):
         """Let every component have this scale, and equal weights."""
         head, where, raw = self.network.head, len(self.shift), self.kernel.raw_from_scale(scale)
         with torch.no_grad():
-            head.weight[where:], head.bias[where:] = 0.0, 0.0
+            for part in (head.weight[where:], head.bias[where:], *self.network.own_parts(where)):
+                part.zero_()
             (self.shape if self.shared_shape else head.bias[where:-1]).fill_(raw)
 
     def _contexts(self, context: Tensor | None) -> Tensor | None:

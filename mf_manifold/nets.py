@@ -57,6 +57,10 @@ class Unconditional(nn.Sequential):
         assert isinstance(layer, nn.Linear)
         return layer
 
+    def own_parts(self, start: int) -> list[Tensor]:
+        """Nothing: the head makes all outputs."""
+        return []
+
 
 class Conditional(nn.Module):
     """Base of the networks with a context, whose missing entries are NaN.
@@ -86,6 +90,10 @@ class Conditional(nn.Module):
         shift = values.nan_to_num().sum(0) / count
         spread = (torch.where(known, values - shift, 0.0).square().sum(0) / count).sqrt()
         self.context_shift, self.context_spread = shift.to(context), torch.where(spread > 0, spread, 1.0).to(context)
+
+    def own_parts(self, start: int) -> list[Tensor]:
+        """What besides the head makes the outputs from ``start`` on."""
+        return []
 
     def forward(self, z: Tensor, context: Tensor) -> Tensor:
         missing = context.isnan()
@@ -176,6 +184,10 @@ class Readout(Conditional):
         self.of_noise = nn.Sequential(mlp(features.out_features, hidden[:-1], hidden[-1]), nn.SiLU())
         self.maker = nn.Linear(hidden[0], (hidden[-1] + 1) * out_features)
         nn.init.zeros_(self.maker.bias)
+
+    def own_parts(self, start: int) -> list[Tensor]:
+        made = self.maker.weight.unflatten(0, (-1, self.head.out_features))[:, start:]
+        return [made, self.maker.bias.unflatten(0, (-1, self.head.out_features))[:, start:]]
 
     def output(self, features: Tensor, embedded: Tensor) -> Tensor:
         value = self.of_noise(features)

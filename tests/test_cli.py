@@ -388,7 +388,7 @@ def test_a_stopped_flow_resumes_as_if_nothing_had_happened(
     from mf_manifold.training.run import Run
 
     small = lambda *a: mf.MarginalFlow(*a, n_components=32, hidden=(8, 8), n_frequencies=2)  # noqa: E731
-    monkeypatch.setattr("mf_manifold.cli.fit._new_model", lambda _, c, k, o: small(c.manifold, c.point_shape, k))
+    monkeypatch.setattr("mf_manifold.cli.models.new_model", lambda _, c, own: small(c.manifold, c.point_shape, own["kernel"]))
     monkeypatch.setattr("mf_manifold.cli.fit.STEPS", 60)
     arguments = ["fit", csv, *PLACES, "--estimator", "flow", "--components", "64", "--json", "--device", "cpu"]
     whole = json.loads(succeed(*arguments, "-o", tmp_path / "whole").stdout)
@@ -427,7 +427,7 @@ def test_a_stopped_flow_resumes_as_if_nothing_had_happened(
         before = (tmp_path / "run" / "run.json").read_bytes()
         assert mfm(*arguments, "-o", tmp_path / "run", "--force").exit_code != 0
         assert (tmp_path / "run" / "run.json").read_bytes() == before
-    fail("--estimator flow only", *arguments, "-o", tmp_path / "run", "--resume", "--estimator", "kde")
+    fail("--resume with flow, normalizing-flow", *arguments, "-o", tmp_path / "run", "--resume", "--estimator", "kde")
 
 
 @pytest.mark.parametrize(

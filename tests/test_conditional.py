@@ -180,3 +180,12 @@ def test_validation_hides_what_training_hides() -> None:
     assert all(torch.allclose(first, other, rtol=0, atol=0, equal_nan=True) for other in others)
     for contexts in seen.values():
         assert abs(float(contexts[0].isnan().double().mean()) - 0.3) < 0.12
+
+
+@pytest.mark.parametrize("conditioning", ["film", "concat", "hyper", "readout"])
+def test_components_of_all_contexts_begin_at_one_scale(conditioning: str) -> None:
+    flow = mf.MarginalFlow(geoopt.Sphere(), (3,), context_shape=(2,), conditioning=conditioning, n_components=8)
+    flow.set_scale(0.3)
+    mixture = flow(torch.randn(5, 2, generator=torch.Generator().manual_seed(0)))
+    assert mixture.params["concentration"].std() < 1e-5 * mixture.params["concentration"].mean()
+    assert mixture.log_weights.std() < 1e-5

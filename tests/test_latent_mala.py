@@ -55,7 +55,7 @@ def tempered(b: float) -> Tensor:
     return -AXIS.square() / 2 - b * Stretched.log_det(AXIS.unsqueeze(1))
 
 
-def last(m: int = 2000, n: int = 50, **options: object) -> mf.mcmc.Chains:
+def last(m: int = 4000, n: int = 50, **options: object) -> mf.mcmc.Chains:
     """Chains so many that their last draws, which are independent, show the law."""
     settings = {"base": normal(1), "log_det": Stretched.log_det, "chains": m, "start": "base", "warmup": 50}
     return latent_mala(Stretched(), n, generator=seeded(), progress=False, **settings | options)
@@ -321,6 +321,7 @@ def test_starts_in_all_modes_tell_chains_that_do_not_mix_from_those_that_do() ->
     assert float(helped.ess().min()) > 5 * float(spread.ess().min())
     given = last(start=torch.full((7, 1), -1.0, dtype=torch.float64), **{**options, "n": 5})
     assert given.samples.shape == (7, 5, 1)
+    assert "largest R-hat" in repr(given) and "R-hat" not in repr(last(m=5, n=2))
 
 
 def test_a_seed_gives_the_latent_chains_again() -> None:

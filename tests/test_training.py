@@ -328,3 +328,12 @@ def test_a_shared_shape_learns_faster_than_the_network() -> None:
     assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
     model.fit(x, max_steps=150, background=0.0, progress=False)
     assert 0.6 * df < float(model.freeze(8).params["df"].max()) < 1.1 * df  # 17 at the network's own rate
+
+
+def test_refused_options_leave_a_fitted_model_as_it_was() -> None:
+    model = fit(flow(), max_steps=1)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match="positive learning_rate"):
+        fit(model, learning_rate=-1.0)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name

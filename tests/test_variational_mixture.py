@@ -22,7 +22,8 @@ from torch import Tensor
 import mf_manifold as mf
 from mf_manifold.losses import Batch, forward_kl
 from mf_manifold.models import ComponentMixture, Flow, KernelModel, VariationalMixture
-from mf_manifold.models.variational import LabelledBound, evidence_lower_bound
+from mf_manifold.models.labelled import LabelledBound
+from mf_manifold.models.variational import evidence_lower_bound
 from mf_manifold.training import run
 
 PLANE, SPHERE, TORUS = geoopt.Euclidean(ndim=1), geoopt.Sphere(), mf.manifolds.Torus()
@@ -352,6 +353,8 @@ def test_the_cross_entropy_has_the_right_sign() -> None:
     assert encoder_loss[1.0] < 0.5 < math.log(2) < encoder_loss[-1.0]
     with pytest.raises(ValueError, match="positive weight of the labels"):
         LabelledBound(x, labels, len(x), -1.0)
+    with pytest.raises(ValueError, match=r"some to train on, got 1\.0 and 0"):
+        LabelledBound(x[:0], labels[:0], len(x))
 
 
 def test_the_labelled_objective_is_its_formula() -> None:

@@ -90,7 +90,7 @@ class CircleOfEight(EightGaussians):
     FAR = 3.5  # standard deviations
 
     def bridge(self, x: Tensor) -> Tensor:
-        """Far from all of them; 0.0022 of the mass."""
+        """Far from all of them; 0.0014 of the mass."""
         return torch.cdist(x.double(), self.centers).amin(-1) > self.FAR * self.SCALE
 
 

@@ -70,7 +70,8 @@ class Chains:
 
     def __repr__(self) -> str:
         chains, draws = self.samples.shape[:2]
-        return (
-            f"Chains({chains} of {draws} draws; {self.law}; acceptance {float(self.acceptance.mean()):.2f}, "
-            f"step {self.step:.3g}, smallest ESS {float(self.ess().min()):.0f}, largest R-hat {float(self.rhat().max()):.3f})"
-        )
+        acceptance = float(self.acceptance.mean())
+        short = f"Chains({chains} of {draws} draws; {self.law}; acceptance {acceptance:.2f}, step {self.step:.3g}"
+        if draws < 4:  # too few for the diagnostics
+            return f"{short})"
+        return f"{short}, smallest ESS {float(self.ess().min()):.0f}, largest R-hat {float(self.rhat().max()):.3f})"

@@ -56,6 +56,11 @@ class Proposal(nn.Module):
         self.register_buffer("center", torch.zeros(1))
         self.register_buffer("width", torch.ones(1))
 
+    @property
+    def size(self) -> int:
+        """Number of coordinates."""
+        return len(self.center)
+
     def law(self) -> Law:
         """The distribution, differentiable in what is learned."""
         raise NotImplementedError
@@ -138,6 +143,7 @@ class NormalProposal(Proposal):
     def __init__(self, manifold: geoopt.Manifold, point_shape: Shape) -> None:
         super().__init__(manifold, point_shape)
         self.kernel = kernel_for(manifold, point_shape, "normal")
+        self.center = torch.zeros(self.kernel.dim)
         self.loc, self.log_scale = nn.Parameter(torch.zeros(point_shape)), nn.Parameter(torch.zeros(self.kernel.dim))
 
     def law(self) -> KernelDistribution:

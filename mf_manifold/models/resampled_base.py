@@ -15,13 +15,14 @@ from .. import checkpoint, geometry
 from ..estimator import LazyDistribution
 from ..geometry import Shape
 from ..manifolds import from_config
-from ..nets import mlp
+from ..nets import FourierFeatures, Unconditional
 from . import proposals
 from .proposals import Law
 from .resampled import ResampledDistribution, log_weight
 
-CHUNK = 2**16  # proposals scored at once
+CHUNK = 2**14  # proposals scored at once
 SETTLED, SETTLING = 0.01, 2**20  # relative error of Z in validations, and the most proposals for it
+SEED = 1  # of those proposals; others estimate Z for reports, because validation prefers weights for which these say too little
 
 
 class Normalizer(NamedTuple):
@@ -63,6 +64,8 @@ class ResampledBase(LazyDistribution):
             normal law of R^d, the uniform law of a compact manifold, a bump of scale 1 elsewhere.
         truncation: T; None for no limit, 1 for the proposal itself.
         hidden: widths of the acceptance network, which sees standardised coordinates of the points.
+        n_frequencies, bandwidth: random Fourier features of these coordinates, see
+            :class:`mf_manifold.nets.FourierFeatures`; 0 for none.
         min_acceptance: floor of a, and so of Z.
         decay: share of the newest estimate in the moving average of Z.
         n_proposals: proposals of an estimate in training.
@@ -94,19 +97,25 @@ class ResampledBase(LazyDistribution):
         proposal: Law | str | None = None,
         *,
         truncation: int | None = 100,
-        hidden: Sequence[int] = (128, 128),
+        hidden: Sequence[int] = (64, 64),
+        n_frequencies: int = 32,
+        bandwidth: float = 0.25,
         min_acceptance: float = 0.0,
         decay: float = 0.1,
         n_proposals: int = 1024,
     ) -> None:
         super().__init__(manifold, point_shape)
-        if not (0 <= min_acceptance < 1 and 0 < decay <= 1) or min(n_proposals, *hidden, truncation or 1) < 1:
+        if (
+            not (0 <= min_acceptance < 1 and 0 < decay <= 1)
+            or min(n_proposals, *hidden, 1 if truncation is None else truncation) < 1
+        ):
             raise ValueError(
                 "Expected min_acceptance in [0, 1), decay in (0, 1], positive truncation, widths and n_proposals, "
                 f"got {min_acceptance}, {decay}, {truncation}, {tuple(hidden)} and {n_proposals}."
             )
         self.proposal = proposals.proposal_for(manifold, self.point_shape, proposal)
         self.truncation, self.hidden, self.min_acceptance = truncation, tuple(hidden), min_acceptance
+        self.n_frequencies, self.bandwidth = n_frequencies, bandwidth
         self.decay, self.n_proposals = decay, n_proposals
         self.register_buffer("normalizer", torch.ones(()))
         self.register_buffer("normalizer_error", torch.zeros(()))
@@ -118,7 +127,8 @@ class ResampledBase(LazyDistribution):
 
     def build_network(self) -> None:
         """Make the acceptance network anew, from torch's global random state."""
-        self.network = mlp(len(self.proposal.center), self.hidden, 1)
+        features = FourierFeatures(self.proposal.size, self.n_frequencies, self.bandwidth)
+        self.network = Unconditional(features, self.hidden, 1)
 
     def log_acceptance(self, x: Tensor) -> Tensor:
         """Logarithm of a; (*S,*E) -> (*S)."""
@@ -131,9 +141,7 @@ class ResampledBase(LazyDistribution):
     def forward(
         self, context: Tensor | None = None, n_components: int | None = None, generator: torch.Generator | None = None
     ) -> ResampledDistribution:
-        """The law; where gradients are recorded, the generator draws the proposals for those of Z."""
-        if context is not None:
-            raise ValueError("Expected no context: a resampled base is unconditional.")
+        """The law, the same for all contexts; where gradients are recorded, the generator draws proposals for those of Z."""
         law = self.proposal.law()
         normalizer = self.normalizer.clone()
         if torch.is_grad_enabled():
@@ -160,7 +168,7 @@ class ResampledBase(LazyDistribution):
 
     def settle(self) -> None:
         """Estimate Z for the present weights to one per cent, with proposals that are always the same."""
-        self.estimate_normalizer(SETTLED, max_samples=SETTLING)
+        self.estimate_normalizer(SETTLED, max_samples=SETTLING, seed=SEED)
 
     @torch.no_grad()
     def estimate_normalizer(self, relative_error: float = 1e-3, *, max_samples: int = 2**27, seed: int = 0) -> Normalizer:
@@ -229,7 +237,7 @@ class ResampledBase(LazyDistribution):
 
     def config(self) -> dict[str, Any]:
         """JSON description of everything but the tensors."""
-        names = ("truncation", "hidden", "min_acceptance", "decay", "n_proposals")
+        names = ("truncation", "hidden", "n_frequencies", "bandwidth", "min_acceptance", "decay", "n_proposals")
         return {
             "manifold": geometry.to_config(self.manifold),
             "point_shape": list(self.point_shape),

@@ -86,14 +86,15 @@ class AcceptanceReward:
 
     .. math:: -\sum \hat Z
 
-    For a sum with another objective, its weight being the lambda of the paper's code. It pulls the density towards the
-    proposal; ``min_acceptance`` of :class:`ResampledBase` is a floor instead of a pull.
+    For a sum with another objective, with a weight w. The likelihood pulls Z down by its 1 / Z; so the reward holds an
+    acceptance above 1 / w, and does not bring back one that is far below. ``min_acceptance`` of :class:`ResampledBase` is a
+    floor instead of a pull.
 
     Raises:
         ValueError: a model without a resampled base.
 
     >>> from mf_manifold.losses import Sum, forward_kl
-    >>> objective = Sum(forward_kl, AcceptanceReward(), weights=[1.0, 0.1])
+    >>> objective = Sum(forward_kl, AcceptanceReward(), weights=[1.0, 5.0])
     """
 
     def __call__(self, model: LazyDistribution, batch: Batch) -> Tensor:

@@ -84,12 +84,10 @@ def center_and_spread(target: Tensor) -> tuple[Tensor, Tensor]:
 
 def _as_base(base: str | bases.WeightedNoise, noise: Tensor) -> Tensor:
     """Noise matched on the cube as noise of the base; of a learned one as if it were standard normal, which it begins as."""
+    if base in ("sobol", "uniform"):
+        return noise
     edge = torch.finfo(noise.dtype).eps  # rounding puts noise on the cube's faces, which are at infinity for the normal law
-    return (
-        torch.special.ndtri(((noise + 1) / 2).clamp(edge, 1 - edge))
-        if base == "gaussian" or not isinstance(base, str)
-        else noise
-    )
+    return torch.special.ndtri(((noise + 1) / 2).clamp(edge, 1 - edge))
 
 
 @torch.no_grad()
