@@ -8,8 +8,8 @@ helix and Swiss roll, the first two for the others.
 
 Methods, at equal numbers m of coordinates. The manifold flow, with its one-step loss; its second stage, a spline flow of the
 coordinates; the same flow by likelihood alone (weight 0); without the start that follows the data's turns; with a weight
-that is constant, or rises from a hundredth, where by default it falls from thirty times its final value; in two phases,
-first reconstruction and then the density of the coordinates (as M-flows are trained); an autoencoder with a spline flow of
+that falls from thirty times its final value, or rises from a hundredth, where by default it is constant; in two phases, first
+reconstruction and then the density of the coordinates (as M-flows are trained); an autoencoder with a spline flow of
 its codes (an injective flow); a marginal flow with `latent_dim=m`, whose projection is the nearest of 8000 locations. Circle
 and sphere have one manifold flow, and a variational mixture of several, with the penalty of each at the points that it is
 responsible for. The row "the manifold itself" has what no model can beat.
@@ -117,8 +117,8 @@ def rising_weight(problem: NoisyManifold, x: Tensor, seed: int, quick: bool) -> 
     return {"rising weight": flow(problem, quick, first=0.01).fit(x, **options(problem, seed, quick))}
 
 
-def constant_weight(problem: NoisyManifold, x: Tensor, seed: int, quick: bool) -> dict[str, Fitted]:
-    return {"constant weight": flow(problem, quick, first=1.0).fit(x, **options(problem, seed, quick))}
+def falling_weight(problem: NoisyManifold, x: Tensor, seed: int, quick: bool) -> dict[str, Fitted]:
+    return {"falling weight": flow(problem, quick, first=30.0).fit(x, **options(problem, seed, quick))}
 
 
 def second_stage(model: ManifoldFlow, x: Tensor, seed: int, quick: bool) -> ManifoldFlow:
@@ -169,7 +169,7 @@ METHODS: tuple[Method, ...] = (
     joint,
     likelihood,
     without_start,
-    constant_weight,
+    falling_weight,
     rising_weight,
     two_phases,
     injective,

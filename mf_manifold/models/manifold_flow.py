@@ -24,6 +24,7 @@ from .learned_manifold import LearnedManifoldDistribution, SplitLaw
 from .manifold_start import intrinsic_coordinates, noise_scale
 
 START_BATCH, START_RATE = 256, 1e-2
+START_SCALE = 0.003  # weight of the scale of v among least squares of standardised coordinates
 TRIALS, TRIAL_SHARE, LENGTH = 4, 4, 2  # starts that are tried, for this part of the steps; steps of the best, relative
 
 
@@ -57,9 +58,8 @@ class ManifoldFlow(LazyDistribution):
         weight: of the penalty relative to 1 / sigma^2, at which its quadratic part is a normal log-likelihood; 0 is maximum
             likelihood.
         delta: the threshold of the penalty in units of sigma.
-        first: the weight at the beginning of a fit, relative to the final one; it falls (or rises) to that geometrically.
-        anneal: share of the fit after which it has its final value. A large weight at first keeps the likelihood from taking u
-            away from the manifold before the other coordinates have the scale of the noise.
+        first: the weight at the beginning of a fit, relative to the final one, to which it rises or falls geometrically.
+        anneal: share of the fit after which it has its final value.
         start: regress f onto coordinates that follow the data's turns before the first step; likelihood alone rarely finds
             them.
 
@@ -98,7 +98,7 @@ class ManifoldFlow(LazyDistribution):
         noise: float | None = None,
         weight: float = 1.0,
         delta: float = 5.0,
-        first: float = 30.0,
+        first: float = 1.0,
         anneal: float = 0.6,
         start: bool = True,
     ) -> None:
@@ -266,10 +266,13 @@ class ManifoldFlow(LazyDistribution):
                 break
             optimizer.param_groups[0]["lr"] = START_RATE * (0.51 + 0.5 * math.cos(math.pi * step / steps))
             rows = torch.randint(len(x), (min(START_BATCH, len(x)),), generator=generator).to(x.device)
+            z, log_det = self.to_latent(x[rows])
             missed = huber_loss(self.decode(u[rows]) / self.flow.spread, x[rows] / self.flow.spread)
-            error = huber_loss(self.encode(x[rows]), u[rows]) + missed
+            along, across = z.tensor_split([self.latent_dim], dim=-1)
+            scale = (across.square().sum(-1) / 2 - log_det).mean()  # of v, which the other terms say nothing about
+            error = huber_loss(along, u[rows]) + missed
             optimizer.zero_grad()
-            error.backward()  # type: ignore[no-untyped-call]
+            (error + START_SCALE * scale).backward()  # type: ignore[no-untyped-call]
             norm = torch.nn.utils.clip_grad_norm_(self.flow.parameters(), 1.0)
             if bool(torch.isfinite(norm)):  # scales of many couplings multiply, and may overflow for a batch
                 optimizer.step()
