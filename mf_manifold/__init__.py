@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import bases, datasets, geometry, kernels, losses, manifolds, models, plot, testing
+    from . import bases, datasets, geometry, kernels, losses, manifolds, mcmc, models, plot, testing
     from .anchors import AnchoredFlow
     from .backends import mixture_log_prob
     from .checkpoint import load
@@ -54,7 +54,7 @@ _HOMES = {
     "reverse_kl_bounds": "evidence",
     "score": "scoring",
 }
-_MODULES = ("bases", "datasets", "geometry", "kernels", "losses", "manifolds", "models", "plot", "testing")
+_MODULES = ("bases", "datasets", "geometry", "kernels", "losses", "manifolds", "mcmc", "models", "plot", "testing")
 
 __all__ = [
     "AnchoredFlow",
@@ -79,6 +79,7 @@ __all__ = [
     "log_ratio",
     "losses",
     "manifolds",
+    "mcmc",
     "measure_kinds",
     "mixture_log_prob",
     "models",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol, runtime_checkable
+
 import numpy as np
 import torch
 from scipy.sparse import csr_array
@@ -13,12 +15,29 @@ from torch.quasirandom import SobolEngine
 BASES = ("sobol", "uniform", "gaussian")
 
 
-def draw(base: str, n: int, dim: int, generator: torch.Generator | None = None) -> Tensor:
+@runtime_checkable
+class WeightedNoise(Protocol):
+    """A learned law of the noise: points of a proposal, and the logarithms of what they weigh under the law."""
+
+    point_shape: tuple[int, ...]
+
+    def propose(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """Points (n,dim)."""
+
+    def log_weight(self, x: Tensor) -> Tensor:
+        """Log weights of such points (n), differentiable in what is learned."""
+
+
+def draw(base: str | WeightedNoise, n: int, dim: int, generator: torch.Generator | None = None) -> Tensor:
     """Fresh noise of a named base: ``"sobol"``, ``"uniform"`` (on [-1, 1]^dim) or ``"gaussian"``; (n,dim).
+
+    Of a learned base, points of its proposal: their weights are left to the caller.
 
     >>> draw("gaussian", 5, 2, torch.Generator().manual_seed(0)).shape
     torch.Size([5, 2])
     """
+    if not isinstance(base, str):
+        return base.propose(n, generator)
     generator = on_device(generator, torch.device("cpu"))
     if base == "sobol":
         return sobol(n, dim, int(torch.randint(2**31, (), generator=generator)))

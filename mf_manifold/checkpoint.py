@@ -90,7 +90,7 @@ def load(path: str | os.PathLike[str]) -> Any:
 
     Raises:
         FileNotFoundError: there is no checkpoint.
-        ValueError: the checkpoint is truncated, corrupted, inconsistent, or of a newer format.
+        ValueError: the checkpoint is truncated, corrupted, inconsistent, has NaN, or is of a newer format.
 
     >>> import geoopt, tempfile, torch, mf_manifold as mf
     >>> x = mf.geometry.sample_uniform(geoopt.Sphere(), (3,), (50,))
@@ -110,6 +110,9 @@ def load(path: str | os.PathLike[str]) -> Any:
         )
     if str(header.get("class")) not in _CLASSES:
         raise ValueError(f"Expected a checkpoint of {', '.join(_CLASSES)} at {target}, got {header.get('class')!r}.")
+    broken = [name for name, value in tensors.items() if value.is_floating_point() and bool(value.isnan().any())]
+    if broken:
+        raise ValueError(f"Expected numbers in the checkpoint {target}, got NaN in {broken[0]}. Fit again.")
     try:
         return build(header, tensors)
     except (RuntimeError, KeyError, TypeError, AttributeError, StopIteration) as error:

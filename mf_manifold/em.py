@@ -3,7 +3,8 @@
 The M step is the kernel's weighted maximum likelihood, or some steps of L-BFGS on unconstrained parameters where a family has
 none. Either is a proposal: a component takes it if its part of the expected log-likelihood does not fall by that and its
 density at the data stays below a cap. A component on a single datum, or on copies of one, would otherwise have an unbounded
-likelihood.
+likelihood. Nor is a component fitted to fewer data than its shape needs: a covariance of little more data than dimensions
+describes them and nothing else.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from .weights import bounded
 
 PAIRS = 2**20  # pairs of points and components at once
 NEGLIGIBLE = 1e-14  # responsibility of a component for a point, below which its fit leaves the point out
+PER_NUMBER, PER_DIMENSION = 2, 4  # data that a component needs: for each number of its shape, or dimension if that is less
 CLIMBS = 10  # iterations of L-BFGS for an M step
 
 
@@ -96,11 +98,12 @@ class ExpectationMaximisation:
         return new, share.sum(0)
 
     def _accepted(self, old: State, proposal: State, share: Tensor, expected: Tensor) -> State:
-        """The proposal for the components that gain by it and stay below the cap; the others as they are."""
+        """The proposal for the components that gain by it, stay below the cap and have enough data; the others as they are."""
         after = self.kernel.pairwise_log_prob(self.x, proposal.params).double()
         below = after.amax(0) <= self.cap + 1e-9 * abs(self.cap)
-        better = below & (_expected(share, after) >= expected)
-        return replace(_chosen(better, proposal, old), capped=~below)
+        enough = share.sum(0) >= min(PER_NUMBER * self.kernel.num_raw_shape, PER_DIMENSION * self.kernel.dim)
+        better = enough & below & (_expected(share, after) >= expected)
+        return replace(_chosen(better, proposal, old), capped=enough & ~below)
 
     def _narrowest(self, new: State, proposal: State, share: Tensor, expected: Tensor) -> State:
         """For components whose proposal was too narrow: a bump of the smallest scale at its location, if they gain by it."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Iterator
 from os import PathLike
 from pathlib import Path
 from typing import Any, Self
@@ -85,8 +86,8 @@ class LazyDistribution(Estimator):
 
     @torch.no_grad()
     def freeze(self, n_components: int | None = None, seed: int = 0, context: Tensor | None = None) -> ManifoldDistribution:
-        """One draw of the distribution, kept: exact, deterministic, normalised."""
-        return self(context, n_components, torch.Generator().manual_seed(seed))
+        """One draw of the distribution, kept, whatever becomes of the model: exact, deterministic, normalised, no gradients."""
+        return copy.deepcopy(self).requires_grad_(False)(context, n_components, torch.Generator().manual_seed(seed))
 
     def log_prob(self, x: Tensor, measure: Measure | str | None = None, context: Tensor | None = None) -> Tensor:
         """Log density at ``x`` by ``measure``, under components drawn afresh for all rows; (*S,*B,*E) -> (*S,*B)."""
@@ -123,6 +124,16 @@ class LazyDistribution(Estimator):
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The weights for the optimiser; a group may have a ``factor`` of the learning rate, and other options of AdamW."""
         return [{"params": list(self.parameters())}]
+
+    def members(self) -> Iterator[LazyDistribution]:
+        """This model and the models that it is made of."""
+        return (part for part in self.modules() if isinstance(part, LazyDistribution))
+
+    def track(self, generator: torch.Generator) -> None:
+        """Update this part's running averages before a step of a fit; by default there are none."""
+
+    def settle(self) -> None:
+        """Make what belongs to this part's weights but is no weight fit them, before they are validated and kept."""
 
     def cover(self, batch: Batch, few: int) -> dict[str, float]:
         """Numbers about the components for the history; none by default.

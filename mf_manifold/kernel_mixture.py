@@ -36,7 +36,9 @@ class KernelMixture(Estimator):
 
     It starts at clusters by geodesic distance (:func:`mf_manifold.clustering.kmeans`). The M step is the kernel's own weighted
     fit; families without one climb by L-BFGS on unconstrained parameters. No step lowers the likelihood: a component moves only
-    where its share of the expected log-likelihood does not fall. A component on a single datum has an unbounded likelihood;
+    where its share of the expected log-likelihood does not fall. One with fewer data than twice the
+    numbers of its shape, and than four times the dimension, stays the round bump of its cluster: a covariance fitted to so few
+    data describes no others. A component on a single datum has an unbounded likelihood;
     none may have at a datum more density than a flat normal law of the scale ``min_scale``, and ``history`` counts those at
     that cap.
 

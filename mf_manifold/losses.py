@@ -138,7 +138,7 @@ class ReverseKL:
         spread: standard deviation of the start on spaces of infinite volume, see :meth:`start`; a few times the target's.
 
     Raises:
-        NotImplementedError: when called with a flow whose kernel has no pathwise samples.
+        NotImplementedError: when called with a flow whose kernel has no pathwise samples, or a model that draws no mixtures.
         ValueError: ``n_per_component < 1``, ``temperature < 1`` or an ``anneal`` outside (0, 1]; targets that return other
             shapes, values that are not finite, or no gradients.
 
@@ -203,6 +203,10 @@ class ReverseKL:
 
     def __call__(self, flow: LazyDistribution, batch: Batch) -> Tensor:
         mixture = batch.draw(flow)
+        if not hasattr(mixture, "rsample_stratified"):
+            raise NotImplementedError(
+                f"Expected a model with stratified samples, such as MarginalFlow, got {type(flow).__name__}."
+            )
         context = () if batch.context is None else (batch.context,)
         x, weights = mixture.rsample_stratified(self.n_per_component, batch.generator)
         log_p = log_density(self.target, x, self.measure, mixture, *context)

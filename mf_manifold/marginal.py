@@ -44,7 +44,8 @@ class MarginalFlow(LazyDistribution):
         point_shape: shape of a point, such as (3,) on S^2.
         kernel: registry name; None takes the manifold's default.
         base: law of the noise, ``"sobol"`` (a scrambled Sobol sequence on [-1, 1]^m), ``"uniform"`` (independent, there) or
-            ``"gaussian"`` (independent, standard normal).
+            ``"gaussian"`` (independent, standard normal); or a learned law on R^m such as
+            :class:`mf_manifold.models.ResampledBase`: components are then drawn from its proposal and carry its weights.
         n_components: M, drawn at every call; None takes, once fitted, the power of two nearest to half the number of data,
             within 256 and 4096; 256 where there are contexts, and 4096 in a fit without data.
         latent_dim: m, dimension of the noise; None takes the manifold's dimension, at most 3. The number of components
@@ -86,7 +87,7 @@ class MarginalFlow(LazyDistribution):
         point_shape: Shape,
         kernel: str | None = None,
         *,
-        base: str = "sobol",
+        base: str | bases.WeightedNoise = "sobol",
         n_components: int | None = None,
         latent_dim: int | None = None,
         hidden: Sequence[int] = (128, 128, 128),
@@ -107,13 +108,14 @@ class MarginalFlow(LazyDistribution):
             raise ValueError(f"Expected positive n_components and latent_dim, got {n_components} and {latent_dim}.")
         if any(width < 1 for width in hidden) or (context_shape is not None and not hidden):
             raise ValueError(f"Expected positive widths of hidden layers, with contexts at least one, got {tuple(hidden)}.")
-        if base not in bases.BASES or conditioning not in CONDITIONING:
+        self.latent_dim = latent_dim or min(3, self.kernel.dim)
+        known = base in bases.BASES if isinstance(base, str) else base.point_shape == (self.latent_dim,)
+        if not known or conditioning not in CONDITIONING:
             raise ValueError(
-                f"Expected base in {', '.join(bases.BASES)} and conditioning in {', '.join(CONDITIONING)}, "
-                f"got {base!r} and {conditioning!r}."
+                f"Expected base in {', '.join(bases.BASES)}, or a model on R^{self.latent_dim}, and conditioning in "
+                f"{', '.join(CONDITIONING)}, got {base!r} and {conditioning!r}."
             )
         self.base, self.n_components = base, n_components
-        self.latent_dim = latent_dim or min(3, self.kernel.dim)
         self.hidden, self.n_frequencies, self.bandwidth = tuple(hidden), n_frequencies, bandwidth
         self.learn_weights, self.shared_shape = learn_weights, shared_shape
         self.context_shape = None if context_shape is None else tuple(context_shape)
@@ -128,6 +130,8 @@ class MarginalFlow(LazyDistribution):
         like = next(self.parameters())
         self.build_network()
         self.to(like)
+        if isinstance(self.base, LazyDistribution):
+            self.base.reset(None, background)
         if x is None:
             self.background.remove()  # of an earlier fit
             return
@@ -172,7 +176,8 @@ class MarginalFlow(LazyDistribution):
         """Let every component have this scale, and equal weights."""
         head, where, raw = self.network.head, len(self.shift), self.kernel.raw_from_scale(scale)
         with torch.no_grad():
-            head.weight[where:], head.bias[where:] = 0.0, 0.0
+            for part in (head.weight[where:], head.bias[where:], *self.network.own_parts(where)):
+                part.zero_()
             (self.shape if self.shared_shape else head.bias[where:-1]).fill_(raw)
 
     def _contexts(self, context: Tensor | None) -> Tensor | None:
@@ -186,7 +191,12 @@ class MarginalFlow(LazyDistribution):
         ndim = len(self.context_shape)
         if context.ndim < ndim or tuple(context.shape[context.ndim - ndim :]) != self.context_shape:
             raise ValueError(f"Expected contexts of shape (..., {self.context_shape}), got {tuple(context.shape)}.")
-        return context.reshape(*context.shape[: context.ndim - ndim], -1).to(self.shift)
+        context = context.reshape(*context.shape[: context.ndim - ndim], -1).to(self.shift)
+        if not context.is_meta and bool(context.isinf().any()):
+            raise ValueError(
+                f"Expected contexts that are finite in {context.dtype}, or NaN where an entry is missing, got inf."
+            )
+        return context
 
     def _raw(self, z: Tensor, context: Tensor | None) -> list[Tensor]:
         """Raw locations, raw shapes and log weights at noise (M,m); -> (*B,M,...) each."""
@@ -203,6 +213,9 @@ class MarginalFlow(LazyDistribution):
         where, shape, log_weights = self._raw(z, context)
         params = self.kernel.params(torch.cat([where, shape], dim=-1))
         weights = log_weights if self.learn_weights else None
+        if not isinstance(self.base, str):
+            resampled = self.base.log_weight(z).to(log_weights)
+            weights = resampled.expand_as(log_weights) if weights is None else weights + resampled
         return Mixture(self.kernel, params, weights, **self.background.options())
 
     def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
@@ -246,7 +259,7 @@ class MarginalFlow(LazyDistribution):
 
         Every context has ``n_components`` components (by default 16) of the same noise.
         """
-        count = self._count(n_components or 16)
+        count = self._count(16 if n_components is None else n_components)
         z = bases.draw(self.base, count, self.latent_dim, torch.Generator().manual_seed(seed))
         each = self.components(z, contexts)
         if len(each.batch_shape) != 1:
@@ -284,7 +297,7 @@ class MarginalFlow(LazyDistribution):
         assert batch.x is not None
         mixture = batch.draw(self)
         log_q, effective = mixture.components_log_prob(batch.x)
-        behind = mixture.log_prob(batch.x) > log_q + math.log(2)
+        behind = (mixture.log_prob(batch.x) > log_q + math.log(2)) | (log_q == -math.inf)
         return {
             "few_components": float((effective < few).double().mean()),
             "uncovered": float(behind.double().mean()),
@@ -292,13 +305,14 @@ class MarginalFlow(LazyDistribution):
 
     def config(self) -> dict[str, Any]:
         """JSON description of everything but the tensors."""
-        names = ("base", "n_components", "latent_dim", "hidden", "n_frequencies", "bandwidth", "learn_weights", "shared_shape")
+        names = ("n_components", "latent_dim", "hidden", "n_frequencies", "bandwidth", "learn_weights", "shared_shape")
         return {
             "manifold": geometry.to_config(self.manifold),
             "point_shape": list(self.point_shape),
             "kernel": self.kernel.name,
             "options": {
                 **{name: getattr(self, name) for name in (*names, "context_shape", "conditioning")},
+                "base": checkpoint.describe(self.base) if isinstance(self.base, nn.Module) else self.base,
                 "kernel_options": self.kernel.options,
             },
             "history": self.history,
@@ -308,7 +322,10 @@ class MarginalFlow(LazyDistribution):
     def from_config(cls, config: dict[str, Any], tensors: dict[str, Tensor]) -> MarginalFlow:
         """Rebuild what :meth:`save` wrote."""
         manifold = manifolds.from_config(config["manifold"])
-        flow = cls(manifold, tuple(config["point_shape"]), config["kernel"], **config["options"])
+        options = dict(config["options"])
+        if isinstance(options["base"], dict):
+            options["base"] = checkpoint.build(options["base"], checkpoint.part(tensors, "base"))
+        flow = cls(manifold, tuple(config["point_shape"]), config["kernel"], **options)
         # files of format 1 have no background
         fresh = {name: value for name, value in flow.state_dict().items() if name.startswith("background.")}
         flow.to(next(iter(tensors.values())).dtype).load_state_dict({**fresh, **tensors})

@@ -127,13 +127,15 @@ class Mixture(ManifoldDistribution):
     def components_log_prob(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Log density of the components without the background, Riemannian volume, and their effective number at ``x``.
 
-        The number is ``exp(2 S1 - S2)`` with the logarithms S1, S2 of the summed densities and of their squares (Kish's).
+        The number is ``exp(2 S1 - S2)`` with the logarithms S1, S2 of the summed densities and of their squares (Kish's), and 1
+        where no component has density.
 
         Shapes: (*S,*B,*E) -> (*S,*B) each.
         """
         self._check(x)
         log_q = self._reduce(x)
-        return log_q + self._log_share(), torch.exp(2 * log_q - self._reduce(x, power=2.0))
+        effective = torch.exp(2 * log_q - self._reduce(x, power=2.0)).masked_fill(log_q == -math.inf, 1.0)
+        return log_q + self._log_share(), effective
 
     def _log_share(self) -> Tensor | float:
         """Log of the components' joint weight, which a background leaves them."""

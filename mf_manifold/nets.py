@@ -57,6 +57,10 @@ class Unconditional(nn.Sequential):
         assert isinstance(layer, nn.Linear)
         return layer
 
+    def own_parts(self, start: int) -> list[Tensor]:
+        """Nothing: the head makes all outputs."""
+        return []
+
 
 class Conditional(nn.Module):
     """Base of the networks with a context, whose missing entries are NaN.
@@ -81,12 +85,15 @@ class Conditional(nn.Module):
 
     def standardise(self, context: Tensor) -> None:
         """Learn centre and spread of every entry from data (n,context_dim)."""
-        known = ~context.isnan()
+        known, values = ~context.isnan(), context.double()  # whose squares float32 may not hold
         count = known.sum(0).clamp_min(1)
-        self.context_shift = context.nan_to_num().sum(0) / count
-        miss = torch.where(known, context - self.context_shift, 0.0)
-        spread = (miss.square().sum(0) / count).sqrt()
-        self.context_spread = torch.where(spread > 0, spread, 1.0)
+        shift = values.nan_to_num().sum(0) / count
+        spread = (torch.where(known, values - shift, 0.0).square().sum(0) / count).sqrt()
+        self.context_shift, self.context_spread = shift.to(context), torch.where(spread > 0, spread, 1.0).to(context)
+
+    def own_parts(self, start: int) -> list[Tensor]:
+        """What besides the head makes the outputs from ``start`` on."""
+        return []
 
     def forward(self, z: Tensor, context: Tensor) -> Tensor:
         missing = context.isnan()
@@ -177,6 +184,10 @@ class Readout(Conditional):
         self.of_noise = nn.Sequential(mlp(features.out_features, hidden[:-1], hidden[-1]), nn.SiLU())
         self.maker = nn.Linear(hidden[0], (hidden[-1] + 1) * out_features)
         nn.init.zeros_(self.maker.bias)
+
+    def own_parts(self, start: int) -> list[Tensor]:
+        made = self.maker.weight.unflatten(0, (-1, self.head.out_features))[:, start:]
+        return [made, self.maker.bias.unflatten(0, (-1, self.head.out_features))[:, start:]]
 
     def output(self, features: Tensor, embedded: Tensor) -> Tensor:
         value = self.of_noise(features)

@@ -273,6 +273,16 @@ def test_copies_and_far_points_have_finite_densities() -> None:
     assert bool(torch.isfinite(small("plane").fit(scattered("plane", 40), max_steps=20, progress=False).log_prob(far)).all())
 
 
+@pytest.mark.parametrize("dtype", [F64, torch.float32])
+def test_data_that_are_mostly_copies(dtype: torch.dtype) -> None:
+    """The fourth neighbour of every point is a copy of it: the first that is none gives the unit of length."""
+    x = scattered("sphere", 12).repeat(5, 1).to(dtype)
+    flow = AnchoredFlow(SPHERE, (3,), neighbors=(4, 8), networks=1).fit(x, max_steps=5, progress=False)
+    assert bool(torch.isfinite(flow.log_prob(torch.cat([x, -x]))).all())
+    with pytest.raises(ValueError, match="no copies of 8 others, got 120 that all are"):
+        flow.fit(x[:12].repeat(10, 1), progress=False)
+
+
 class Ticking:
     """A clock that goes on by a second whenever it is read."""
 

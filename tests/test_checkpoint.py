@@ -8,6 +8,7 @@ from pathlib import Path
 import geoopt
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import mf_manifold as mf
@@ -131,3 +132,15 @@ def test_wrong_tensors_in_a_flow(tmp_path: Path) -> None:
 def test_manifold_descriptions_round_trip(manifold: geoopt.Manifold) -> None:
     config = json.loads(json.dumps(mf.geometry.to_config(manifold)))
     assert mf.geometry.same_manifold(mf.manifolds.from_config(config), manifold)
+
+
+def test_numbers_that_are_none(tmp_path: Path) -> None:
+    """Weights of a network that are NaN fit in every shape, and would make every density NaN."""
+    mf.MarginalFlow(geoopt.Sphere(), (3,), n_components=4, hidden=(4,)).save(tmp_path)
+    tensors = load_file(tmp_path / FILE)
+    tensors["network.1.bias"][0] = torch.nan
+    with safe_open(tmp_path / FILE, framework="pt") as file:
+        header = file.metadata()
+    save_file(tensors, tmp_path / FILE, metadata=header)
+    with pytest.raises(ValueError, match=r"got NaN in network\.1\.bias"):
+        mf.load(tmp_path)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import geoopt
 import numpy as np
 import pandas as pd
 import pytest
@@ -242,7 +243,7 @@ def test_wrong_use_of_fit_is_told_in_one_sentence(csv: Path, tmp_path: Path) -> 
     fail("which has name, latitude, longitude", "fit", csv, *sphere[:3], "lat,longitude", *PLACES[4:], "-o", run)
     fail("numbers in column name", "fit", csv, *sphere[:2], "--units", "degrees", "-o", run)
     fail("its kernels are", "fit", csv, *PLACES, *FAST, "--kernel", "wishart", "-o", run)
-    fail("the components of kde are the data", "fit", csv, *PLACES, *FAST, "--components", "5", "-o", run)
+    fail("--components with --estimator flow or mixture", "fit", csv, *PLACES, *FAST, "--components", "5", "-o", run)
     fail("does not exist", "fit", tmp_path / "none.csv", *PLACES, "-o", run)
     assert not run.exists()
 
@@ -382,13 +383,11 @@ def test_the_process_ends_with_the_exit_code_and_clean_streams(tmp_path: Path) -
     assert done.stderr.startswith("error: Expected a run folder") and done.stderr.count("\n") == 1
 
 
-def test_a_stopped_flow_resumes_as_if_nothing_had_happened(
-    csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stopped_flow_resumes_as_if_nothing_had_happened(csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from mf_manifold.training.run import Run
 
     small = lambda *a: mf.MarginalFlow(*a, n_components=32, hidden=(8, 8), n_frequencies=2)  # noqa: E731
-    monkeypatch.setattr("mf_manifold.cli.fit._new_model", lambda _, c, k, o: small(c.manifold, c.point_shape, k))
+    monkeypatch.setattr("mf_manifold.cli.models.new_model", lambda _, c, own: small(c.manifold, c.point_shape, own["kernel"]))
     monkeypatch.setattr("mf_manifold.cli.fit.STEPS", 60)
     arguments = ["fit", csv, *PLACES, "--estimator", "flow", "--components", "64", "--json", "--device", "cpu"]
     whole = json.loads(succeed(*arguments, "-o", tmp_path / "whole").stdout)
@@ -427,7 +426,7 @@ def test_a_stopped_flow_resumes_as_if_nothing_had_happened(
         before = (tmp_path / "run" / "run.json").read_bytes()
         assert mfm(*arguments, "-o", tmp_path / "run", "--force").exit_code != 0
         assert (tmp_path / "run" / "run.json").read_bytes() == before
-    fail("--estimator flow only", *arguments, "-o", tmp_path / "run", "--resume", "--estimator", "kde")
+    fail("--resume with flow, normalizing-flow", *arguments, "-o", tmp_path / "run", "--resume", "--estimator", "kde")
 
 
 @pytest.mark.parametrize(
@@ -452,3 +451,48 @@ def test_options_of_another_estimator_are_refused(csv: Path, tmp_path: Path) -> 
     run = tmp_path / "run"
     fail("--estimator flow or mixture", "fit", csv, *PLACES, "--components", "9", "-o", run)
     fail("--estimator kde only", "fit", csv, *PLACES, "--bandwidth", "single", "-o", run)
+
+
+ON_THE_PLANE = ["normalizing-flow", "variational", "resampled", "manifold-flow --latent-dim 1"]
+
+
+@pytest.mark.parametrize("estimator", [*ON_THE_PLANE, "variational on the sphere", "resampled on the sphere"])
+def test_models_run_from_table_to_picture(estimator: str, csv: Path, tmp_path: Path) -> None:
+    name, *more = estimator.removesuffix(" on the sphere").split()
+    table, place = csv, PLACES
+    if estimator in ON_THE_PLANE:
+        t = np.random.default_rng(0).uniform(-1, 1, (200, 1))
+        table, place = tmp_path / "curve.npy", ["--manifold", "euclidean"]
+        np.save(table, np.hstack([t, t**2]) + 0.05 * np.random.default_rng(1).normal(size=(200, 2)))
+    run, out = tmp_path / "run", tmp_path / "out.csv"
+    fit = ["fit", table, *place, "--estimator", name, *more, "--max-seconds", "2", "-o", run, "--device", "cpu"]
+    found = json.loads(succeed(*fit, "--json").stdout)
+    assert np.isfinite(found["held_out_mean_log_prob"])
+    again = json.loads(succeed("score", run, table, "-o", out, "--json", "--device", "cpu").stdout)
+    assert np.isfinite(again["mean_log_prob"])
+    succeed("sample", run, "-o", tmp_path / "new.csv", "-n", "20", "--device", "cpu")
+    succeed("plot", run, "-o", tmp_path / "density.png", "--data", table, "--device", "cpu")
+    assert mf.load(run).freeze().measure.kind == "riemannian"
+
+
+def test_both_stages_of_a_manifold_flow_share_the_time_limit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from mf_manifold.cli.models import fit_model
+
+    pytest.importorskip("zuko")
+    model, seconds = mf.models.ManifoldFlow(geoopt.Euclidean(ndim=1), (2,), 1), []
+    for stage in ("fit", "fit_density"):
+        monkeypatch.setattr(type(model), stage, lambda *_, max_seconds, **__: seconds.append(max_seconds))
+    options = {"seed": 0, "progress": False, "validation_fraction": 0.1, "max_steps": 10, "resume": False}
+    for limit in (8.0, None):
+        fit_model(model, torch.zeros(20, 2), tmp_path, {**options, "max_seconds": limit})
+    assert seconds == [6.0, 2.0, None, None]
+
+
+def test_options_go_with_estimators(csv: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    fail("--latent-dim, the dimension of the manifold", "fit", csv, *PLACES, "--estimator", "manifold-flow", "-o", run)
+    flow = ["fit", csv, *PLACES, "--estimator", "normalizing-flow", "-o", run]
+    fail("Expected --kernel with --estimator flow or", *flow, "--kernel", "x")
+    fail("Expected R^d", *flow)
+    fail("--resume with flow, normalizing-flow", "fit", csv, *PLACES, "--estimator", "kde", "--resume", "-o", run)
+    assert not run.exists()

@@ -133,7 +133,7 @@ def test_errors() -> None:
     with pytest.raises(ValueError, match=r"contexts of shape \(50, 2\), got \(50, 1\)"):
         flow.fit(x, y[:, :1], progress=False)
     with pytest.raises(ValueError, match="Expected points x and contexts"):
-        flow.fit(objective=mf.losses.ReverseKL(lambda x, y: -x[..., 0] ** 2), progress=False)
+        flow.fit(objective=mf.losses.ReverseKL(lambda x, y: -(x[..., 0] ** 2)), progress=False)
     with pytest.raises(ValueError, match=r"with contexts at least one, got \(\)"):
         make(hidden=())
     with pytest.raises(ValueError, match="no contexts"):
@@ -144,7 +144,48 @@ def test_errors() -> None:
         flow.freeze(context=torch.zeros(3))
     with pytest.raises(ValueError, match="conditioning in film, concat, hyper, readout, got 'sobol' and 'magic'"):
         make("magic")
-    with pytest.raises(ValueError, match="finite contexts"):
-        flow.fit(x, y / 0, progress=False)
+    for wrong in (y / 0, 1e300 * y.double()):
+        with pytest.raises(ValueError, match=r"contexts that are finite in torch\.float32"):
+            flow.fit(x, wrong, progress=False)
+        with pytest.raises(ValueError, match=r"contexts that are finite in torch\.float32"):
+            flow.log_prob(x, context=wrong)
+    with pytest.raises(ValueError, match=r"points that torch\.float32, the model's dtype, can hold"):
+        flow.fit(1e300 * x.double(), y, progress=False)
+    with pytest.raises(ValueError, match="at least one component, got n_components=0"):
+        flow.marginal(y, n_components=0)
     with pytest.raises(ValueError, match=r"contexts of shape \(n, \(2,\)\)"):
         flow.marginal(torch.zeros(2))
+
+
+def test_contexts_of_any_size_count() -> None:
+    """Squares of these overflow in single precision."""
+    x, y = linear_gaussian(50, 0)
+    flow = make().fit(x, 1e25 * y, max_steps=2, progress=False)
+    frozen = [flow.freeze(context=1e25 * row).params["loc"] for row in y[:2]]
+    assert torch.isfinite(flow.network.context_spread).all()
+    assert not torch.equal(*frozen)
+
+
+def test_validation_hides_what_training_hides() -> None:
+    seen: dict[bool, list[Tensor]] = {True: [], False: []}
+
+    def objective(flow: mf.MarginalFlow, batch: mf.losses.Batch) -> Tensor:
+        assert batch.context is not None
+        seen[torch.is_grad_enabled()].append(batch.context)
+        return mf.losses.forward_kl(flow, batch)
+
+    x, y = linear_gaussian(400, 0)
+    make().fit(x, y, objective=objective, max_steps=3, validation_fraction=0.5, context_dropout=0.3, progress=False)
+    first, *others = seen[False]
+    assert all(torch.allclose(first, other, rtol=0, atol=0, equal_nan=True) for other in others)
+    for contexts in seen.values():
+        assert abs(float(contexts[0].isnan().double().mean()) - 0.3) < 0.12
+
+
+@pytest.mark.parametrize("conditioning", ["film", "concat", "hyper", "readout"])
+def test_components_of_all_contexts_begin_at_one_scale(conditioning: str) -> None:
+    flow = mf.MarginalFlow(geoopt.Sphere(), (3,), context_shape=(2,), conditioning=conditioning, n_components=8)
+    flow.set_scale(0.3)
+    mixture = flow(torch.randn(5, 2, generator=torch.Generator().manual_seed(0)))
+    assert mixture.params["concentration"].std() < 1e-5 * mixture.params["concentration"].mean()
+    assert mixture.log_weights.std() < 1e-5

@@ -71,6 +71,24 @@ def test_a_marginal_flow_as_base_trains_and_returns_from_its_file(tmp_path: Path
     assert abs(mass(back.double().freeze(seed=1), -25.0, 35.0) - 1) < 2e-3
 
 
+def test_a_frozen_flow_stays_what_it_was() -> None:
+    x = crescent(300).float()
+    flow = Flow(PLANE, (2,), transforms=2, hidden=(16,)).fit(x, max_steps=3, progress=False)
+    frozen = flow.freeze()
+    before = frozen.log_prob(x)
+    assert not before.requires_grad
+    flow.fit(x - 5, max_steps=3, progress=False)
+    assert torch.equal(frozen.log_prob(x), before)
+    assert all(p.requires_grad for p in flow.parameters())
+
+
+@pytest.mark.parametrize("layers", ["affine", "spline"])
+def test_a_constant_coordinate_can_be_trained(layers: str) -> None:
+    x = torch.cat([crescent(300).float()[:, :1], torch.full((300, 1), 0.1)], dim=1)
+    flow = Flow(PLANE, (2,), layers=layers, transforms=2, hidden=(16,)).fit(x, max_steps=20, progress=False)
+    assert float(flow.freeze().log_prob(x).mean()) > 0
+
+
 def test_importing_flow_layers_leaves_the_validation_of_torch_alone() -> None:
     code = (
         "import sys; from torch.distributions import Distribution; before = Distribution._validate_args;"

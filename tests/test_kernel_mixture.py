@@ -162,6 +162,17 @@ def test_without_the_cap_the_component_on_copies_is_a_spike() -> None:
     assert float(with_copies(1e-5).freeze().params["concentration"].max()) > 1e8
 
 
+@pytest.mark.parametrize("enough", [True, False])
+def test_covariances_of_few_data_do_not_follow_noise(monkeypatch: pytest.MonkeyPatch, enough: bool) -> None:
+    """Ten covariances of 15 numbers and 100 data; without the rule, the mutant, fresh data are worse off by more than a nat."""
+    if not enough:
+        monkeypatch.setattr(em, "PER_NUMBER", 0)
+    x, new = (torch.randn(n, 5, generator=torch.Generator().manual_seed(n), dtype=torch.float64) for n in (100, 2000))
+    model = KernelMixture(PLANE, (5,), 10, kernel_options={"covariance": "full"}).fit(x, restarts=1, progress=False)
+    lost = -float(model.log_prob(new).mean()) - 5 / 2 * (1 + math.log(2 * math.pi))
+    assert (lost < 1) is enough
+
+
 def test_held_out_data_choose_the_number_of_components() -> None:
     model = KernelMixture(SPHERE, (3,), (1, 3, 12)).fit(three_bumps(300), restarts=1, max_steps=25, progress=False)
     assert model.n_components == model.freeze().n_components == 3
@@ -200,8 +211,11 @@ def test_single_precision_agrees_with_double() -> None:
 
 
 def test_flat_components_survive_single_precision() -> None:
-    """Three points that are nearly on a line have a covariance that rounding alone would make singular."""
-    x = torch.cat([blobs(40), torch.tensor([[20.0, 20.0], [21.0, 21.00001], [22.3, 22.3]])]).float()
+    """Points that are nearly on a line have a covariance that rounding alone would make singular."""
+    line = torch.tensor(
+        [[20.0, 20.0], [21.0, 21.00001], [22.3, 22.3], [20.4, 20.4], [21.7, 21.7], [22.0, 22.0], [20.7, 20.7], [21.2, 21.2]]
+    )
+    x = torch.cat([blobs(40), line]).float()
     kernel = mf.kernel_for(PLANE, (2,), covariance="full")
     start = mf.Mixture(kernel, kernel.centered(x[[0, 10, 41]], torch.full((3,), 0.8)))
     model = KernelMixture(PLANE, (2,), 3, kernel_options={"covariance": "full"}, min_scale=1e-4)

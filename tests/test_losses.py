@@ -225,6 +225,8 @@ def test_errors_say_what_to_do() -> None:
     kent = mf.MarginalFlow(geoopt.Sphere(), (3,), "kent", n_components=4, hidden=(4,))
     with pytest.raises(NotImplementedError, match="pathwise samples, got kent"):
         losses.ReverseKL(lambda x: x[:, 0])(kent, batch())
+    with pytest.raises(NotImplementedError, match="stratified samples, such as MarginalFlow, got Flow"):
+        losses.ReverseKL(lambda x: x[:, 0])(mf.models.Flow(geoopt.Euclidean(ndim=1), (2,), transforms=1), batch())
     with pytest.raises(ValueError, match=r"one log density a point, shape \(3,\), got \(3, 1\)"):
         losses.ReverseKL(lambda x: x)(flow, batch())
     with pytest.raises(ValueError, match="3 of 3 values are not"):

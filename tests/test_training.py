@@ -176,6 +176,33 @@ def test_points_that_no_component_covers_have_a_finite_loss() -> None:
     assert covered["uncovered"] > 0.95
 
 
+def test_points_without_any_density_are_reported() -> None:
+    model = mf.MarginalFlow(geoopt.Euclidean(ndim=1), (2,), **SMALL)
+    far = torch.full((5, 2), 1e22)  # whose squares are infinite in single precision
+    for background in (1e-4, 0.0):
+        model.fit(points()[:, :2], max_steps=1, background=background, progress=False)
+        log_q, effective = model.freeze(64).components_log_prob(far)
+        assert (log_q == -torch.inf).all() and (effective == 1).all()
+        covered = model.cover(Batch(far, None, torch.Generator().manual_seed(0), 64, 0.0), 20)
+        assert covered == {"few_components": 1.0, "uncovered": 1.0}
+
+
+def test_many_data_are_matched_in_bounded_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    matched: list[int] = []
+    original = warm_start.bases.match
+
+    def match(features: Tensor, dim: int, generator: torch.Generator) -> Tensor:
+        matched.append(len(features))
+        return original(features, dim, generator)
+
+    monkeypatch.setattr(warm_start.bases, "match", match)
+    monkeypatch.setattr(warm_start, "MATCHED", 100)
+    for options, context in (({}, None), ({"latent_dim": 1}, None), ({"context_shape": (1,)}, torch.randn(400, 1))):
+        model = flow(**options).fit(points(), context, max_steps=2, progress=False)
+        assert torch.isfinite(model.freeze(256).log_prob(points())).all()
+    assert matched == [100, 100, 100]
+
+
 def test_without_a_background_a_point_may_have_no_density() -> None:
     model = fit(flow(), max_steps=1, background=0.0)
     assert model.freeze(8).background is None
@@ -301,3 +328,12 @@ def test_a_shared_shape_learns_faster_than_the_network() -> None:
     assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
     model.fit(x, max_steps=150, background=0.0, progress=False)
     assert 0.6 * df < float(model.freeze(8).params["df"].max()) < 1.1 * df  # 17 at the network's own rate
+
+
+def test_refused_options_leave_a_fitted_model_as_it_was() -> None:
+    model = fit(flow(), max_steps=1)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match="positive learning_rate"):
+        fit(model, learning_rate=-1.0)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name

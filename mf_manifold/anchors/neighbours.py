@@ -16,6 +16,7 @@ from .. import geometry
 BLOCK = 2**19  # coordinates of logarithms taken at once
 STEPS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)  # neighbours whose distances are features
 AROUND = (4, 16)  # neighbours whose own surroundings are features
+COPIES = 0.01  # distances below this share of the rounding error allowed for are those of copies
 REFERENCE = 4  # the neighbour whose distance is the unit of the others
 
 
@@ -109,15 +110,28 @@ class Neighbours:
         values, vectors = torch.linalg.eigh(torch.stack(moments, dim=1))
         values, mean = values.clamp_min(0), torch.stack(means, dim=1)
         steps = [k for k in STEPS if k <= sizes[-1]]
-        logs = coords.norm(dim=-1)[:, [k - 1 for k in steps]].clamp_min(rounding).log()
+        length = coords.norm(dim=-1)
+        logs = length[:, [k - 1 for k in steps]].clamp_min(rounding).log()
         reference = logs[:, min(steps.index(min(REFERENCE, steps[-1])), logs.shape[1] - 1), None]
-        unit = reference[typical].median()
+        unit = self._unit(length[typical])
         spread = values.clamp_min(rounding**2).log() / 2 - reference.unsqueeze(-1)
         lean = mean.norm(dim=-1) / values.sum(-1).clamp_min(rounding**2).sqrt()
         # whether the neighbours have near neighbours themselves tells an isolated datum from one at the rim of a cluster
         theirs = [reference[index[:, :k], 0].mean(1, keepdim=True) - reference for k in AROUND]
         features = torch.cat([reference - unit, logs - reference, spread.flatten(1), lean, *theirs], dim=1)
         return Local(mean, values, vectors, features, float(unit.exp()))
+
+    def _unit(self, length: Tensor) -> Tensor:
+        """Log of the typical distance to a near neighbour, or to a later one where that is a copy, from distances (n,K)."""
+        own = length[:, min(REFERENCE, length.shape[1]) - 1 :]
+        near = torch.where(own > COPIES * self.rounding, own, torch.inf).amin(1)
+        found = near[torch.isfinite(near)]
+        if not len(found):
+            raise ValueError(
+                f"Expected points of which some are no copies of {self.sizes[-1]} others, got {len(length)} that all are, to "
+                "rounding. Remove copies."
+            )
+        return found.log().median()
 
 
 def _without_self(found: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .models import CHOICES, CLUSTERS, FROZEN_COMPONENTS, MIXTURE_COMPONENTS, STEPS
 from .options import (
     BandwidthName,
     Data,
@@ -30,11 +31,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..coordinates import Coordinates
-    from ..mixture import Mixture
-
-FROZEN_COMPONENTS = 16384
-STEPS = 2000  # of a flow's schedule
-MIXTURE_COMPONENTS = 50
+    from ..distributions import ManifoldDistribution
 
 
 def fit(
@@ -45,16 +42,26 @@ def fit(
     units: Annotated[UnitName | None, typer.Option(help="Units of the columns; required for angles.")] = None,
     estimator: Annotated[
         EstimatorName,
-        typer.Option(help="Marginal flow from noise or anchored at the data, kernel density estimate, or EM mixture."),
+        typer.Option(
+            help="Marginal flow from noise or anchored at the data, kernel density estimate, EM mixture; normalizing flow or "
+            "manifold flow in R^d, variational mixture, resampled base."
+        ),
     ] = "anchored",
     kernel: Annotated[str | None, typer.Option(help="Kernel, see mf-manifold list; default: the manifold's.")] = None,
     max_seconds: Annotated[float | None, typer.Option(min=0.1, help="End with the best model after this time.")] = None,
     components: Annotated[
         int | None,
-        typer.Option(min=1, help=f"Of a mixture (default: {MIXTURE_COMPONENTS}), or of a frozen flow ({FROZEN_COMPONENTS})."),
+        typer.Option(
+            min=1,
+            help=f"Of a mixture (default: {MIXTURE_COMPONENTS}), a variational one ({CLUSTERS}), or a frozen flow "
+            f"({FROZEN_COMPONENTS}).",
+        ),
     ] = None,
     bandwidth: Annotated[
         BandwidthName | None, typer.Option(help="Widths of a kernel density estimate; default: adaptive.", show_default=False)
+    ] = None,
+    latent_dim: Annotated[
+        int | None, typer.Option(min=1, help="Of a flow's noise, or of a manifold flow's manifold.", show_default=False)
     ] = None,
     test_fraction: Annotated[float, typer.Option(min=0.01, max=0.4, help="Share of rows held out.")] = 0.1,
     drop_missing: DropMissing = False,
@@ -67,24 +74,22 @@ def fit(
     force: Force = False,
 ) -> None:
     """Fit a density to the rows of a table and report its log-likelihood on held-out rows."""
+    from .models import check_options, new_model
     from .runs import UNFINISHED, can_resume, check_new_run, write_run
 
-    if resume and estimator != "flow":
-        raise ValueError(f"Expected --resume with --estimator flow only: a fit of {estimator} is repeated from the start.")
+    trained = CHOICES[estimator].trained
+    if resume and not trained:
+        able = ", ".join(name for name, choice in CHOICES.items() if choice.trained)
+        raise ValueError(f"Expected --resume with {able} only: a fit of {estimator} is repeated from the start.")
     check_new_run(output, force, resume)
     target = torch_device(device)
-    if components is not None and estimator in ("kde", "anchored"):
-        raise ValueError(f"Expected --components with --estimator flow or mixture: the components of {estimator} are the data.")
-    if bandwidth is not None and estimator != "kde":
-        raise ValueError(f"Expected --bandwidth with --estimator kde only, got --estimator {estimator}.")
+    own = {"kernel": kernel, "components": components, "bandwidth": bandwidth, "latent-dim": latent_dim}
+    check_options(estimator, own)
     coordinates, points, counts = _points(data, manifold, columns, units, drop_missing, distinct)
     train, test = _split(points.to(target), seed, test_fraction)
-    own: dict[str, Any] = {} if bandwidth is None else {"bandwidth": bandwidth}
-    if estimator == "mixture":
-        own["n_components"] = components or MIXTURE_COMPONENTS
-    model = _new_model(estimator, coordinates, kernel, own).to(target)
+    model = new_model(estimator, coordinates, own).to(target)
     options: dict[str, Any] = {"seed": seed, "max_seconds": max_seconds, "progress": not quiet and sys.stderr.isatty()}
-    if estimator == "flow":  # as many rows choose the model as test it
+    if trained:  # as many rows choose the model as test it
         options["validation_fraction"] = test_fraction / (1 - test_fraction)
         options |= {"resume": resume, "max_steps": STEPS}
     if not resume:  # the model of an earlier run that was stopped must not pass for this one's
@@ -93,13 +98,13 @@ def fit(
     code = _fit(model, train, output / UNFINISHED, options)
     seconds = time.monotonic() - start
 
-    frozen = {"components": components or FROZEN_COMPONENTS, "seed": seed}
+    frozen = {"components": (components if estimator == "flow" else None) or FROZEN_COMPONENTS, "seed": seed}
     metrics = {**_held_out(model.freeze(frozen["components"], seed), test), "training_rows": len(train), "seconds": seconds}
     description = {
         "coordinates": coordinates.to_config(),
         "data": {"file": str(data), **counts},
         "estimator": estimator,
-        "kernel": model.kernel.name,
+        "kernel": getattr(getattr(model, "kernel", None), "name", None),
         "seed": seed,
         "test_fraction": test_fraction,
         "frozen": frozen,
@@ -137,26 +142,24 @@ def _split(points: Tensor, seed: int, test_fraction: float) -> tuple[Tensor, Ten
     return points[train], points[test]
 
 
-def _new_model(estimator: EstimatorName, coordinates: Coordinates, kernel: str | None, options: dict[str, Any]) -> Any:
-    import mf_manifold as mf
+def _held_out(density: ManifoldDistribution, test: Tensor) -> dict[str, Any]:
+    import torch
 
-    names = {"flow": "MarginalFlow", "anchored": "AnchoredFlow", "kde": "KernelDensity", "mixture": "KernelMixture"}
-    return getattr(mf, names[estimator])(coordinates.manifold, coordinates.point_shape, kernel=kernel, **options)
+    from ..mixture import Mixture
+    from .steps import summarize
 
-
-def _held_out(mixture: Mixture, test: Tensor) -> dict[str, Any]:
-    from .steps import like, summarize
-
-    summary = summarize(mixture.log_prob(like(mixture, test)), mixture.measure.kind, prefix="held_out_")
-    return {**summary, "components": mixture.n_components}
+    with torch.no_grad():
+        summary = summarize(density.log_prob(density.like(test)), density.measure.kind, prefix="held_out_")
+    return {**summary, "components": density.n_components} if isinstance(density, Mixture) else summary
 
 
 def _fit(model: Any, train: Tensor, checkpoint: Path, options: dict[str, Any]) -> int:
     """Fit, leaving the best model in ``checkpoint``; returns 0, or the exit code of a fit that was cut short with a model."""
     from ..checkpoint import FILE_NAME
+    from .models import fit_model
 
     try:
-        model.fit(train, checkpoint=checkpoint, **options)
+        fit_model(model, train, checkpoint, options)
     except (KeyboardInterrupt, FloatingPointError) as error:
         if not (checkpoint / FILE_NAME).exists():
             raise

@@ -27,15 +27,15 @@ def plot_density(
     from ..plot import N_SAMPLES, plot, save_figure
     from ..tables import check_output, read_table
     from .runs import load_run
-    from .steps import like, points_of, without_missing
+    from .steps import points_of, without_missing
 
     check_output(output, PICTURES, force)
     target = torch_device(device)
-    mixture, coordinates, held_out = load_run(run, target)
+    density, coordinates, held_out = load_run(run, target)
     points = None
     if data is not None:
         table = without_missing(read_table(data, coordinates.columns), drop_missing)
-        points = like(mixture, points_of(coordinates, table))
-    samples = mixture.sample((N_SAMPLES,), torch.Generator(target).manual_seed(seed))
-    figure = plot(mixture, points, samples, names=coordinates.columns, held_out=held_out)
+        points = density.like(points_of(coordinates, table))
+    samples = density.sample((N_SAMPLES,), torch.Generator(target).manual_seed(seed))
+    figure = plot(density, points, samples, names=coordinates.columns, held_out=held_out)
     save_figure(figure, output)

@@ -21,7 +21,7 @@ from .output import finite
 if TYPE_CHECKING:
     import torch
 
-    from ..mixture import Mixture
+    from ..distributions import ManifoldDistribution
 
 RUN_FILE = "run.json"
 RUN_FORMAT = 1
@@ -31,7 +31,7 @@ UNFINISHED = "unfinished"  # folder in the run folder for checkpoints of the fit
 class FittedRun(NamedTuple):
     """What ``score``, ``sample`` and ``plot`` need of a run."""
 
-    mixture: Mixture
+    density: ManifoldDistribution
     coordinates: Coordinates
     held_out_mean_log_prob: float | None
 
@@ -102,7 +102,7 @@ def _versions() -> dict[str, str]:
 
 
 def load_run(folder: Path, device: torch.device) -> FittedRun:
-    """Read a run folder, with the mixture frozen as it was for the metrics of the run.
+    """Read a run folder, with the density frozen as it was for the metrics of the run.
 
     Raises:
         ValueError: the folder, its ``run.json`` or its model is missing, damaged or newer than this version.
@@ -116,8 +116,8 @@ def load_run(folder: Path, device: torch.device) -> FittedRun:
             f"Expected the model of {folder / RUN_FILE}, but {model} is another file or damaged (its SHA-256 differs): "
             "restore it, or run mf-manifold fit again."
         )
-    mixture = load(folder).to(device).freeze(described.components, described.seed)
-    return FittedRun(mixture, described.coordinates, described.held_out_mean_log_prob)
+    density = load(folder).to(device).freeze(described.components, described.seed)
+    return FittedRun(density, described.coordinates, described.held_out_mean_log_prob)
 
 
 def _read_description(folder: Path) -> _Description:

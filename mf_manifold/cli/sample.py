@@ -29,7 +29,7 @@ def sample(
     check_output(output, SUFFIXES, force)
     target = torch_device(device)
     fitted = load_run(run, target)
-    points = fitted.mixture.sample((n,), generator=torch.Generator(target).manual_seed(seed))
+    points = fitted.density.sample((n,), generator=torch.Generator(target).manual_seed(seed))
     values = fitted.coordinates.from_points(points)
     columns = dict(zip(fitted.coordinates.columns, values.T, strict=True))
     write_table(output, columns, fitted.coordinates.to_array(points))

@@ -22,17 +22,20 @@ def score(
     force: Force = False,
 ) -> None:
     """Write the log density of every row of a table, and print the mean."""
+    import torch
+
     from .. import Measure
     from ..tables import SUFFIXES, check_output, read_table, write_table
     from .runs import load_run
-    from .steps import like, points_of, summarize, without_missing
+    from .steps import points_of, summarize, without_missing
 
     check_output(output, SUFFIXES, force)
     fitted = load_run(run, torch_device(device))
-    reference = Measure(fitted.mixture.manifold, measure)
+    reference = Measure(fitted.density.manifold, measure)
     table = without_missing(read_table(data, fitted.coordinates.columns), drop_missing)
     points = points_of(fitted.coordinates, table)
-    log_prob = fitted.mixture.log_prob(like(fitted.mixture, points), reference).double().cpu()
+    with torch.no_grad():
+        log_prob = fitted.density.log_prob(fitted.density.like(points), reference).double().cpu()
     columns = dict(zip(table.columns, table.values.T, strict=True))
     write_table(output, {"row": table.rows, **columns, "log_prob": log_prob.numpy()}, log_prob.numpy())
     report({"output": str(output), **summarize(log_prob, measure)}, as_json=as_json, quiet=quiet)

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..coordinates import Coordinates
-    from ..mixture import Mixture
     from ..tables import Table
 
 
@@ -51,11 +50,6 @@ def points_of(coordinates: Coordinates, table: Table) -> Tensor:
     for message in coordinates.notes(table.values):
         note(f"warning: {message}")
     return points
-
-
-def like(mixture: Mixture, points: Tensor) -> Tensor:
-    """Points on the device and in the dtype of the mixture."""
-    return points.to(next(iter(mixture.params.values())))
 
 
 def summarize(log_prob: Tensor, measure: str, prefix: str = "") -> dict[str, Any]:

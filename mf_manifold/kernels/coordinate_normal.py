@@ -27,7 +27,6 @@ class CoordinateNormal(DiagonalOrFull):
     A subclass gives :meth:`coordinates` and :meth:`from_coordinates`, inverse to each other.
     """
 
-
     def coordinates(self, x: Tensor) -> Tensor:
         """Points (*B,*E) to coordinates (*B,d), in float64 where float32 would lose digits."""
         raise NotImplementedError

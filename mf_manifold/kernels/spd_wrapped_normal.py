@@ -58,7 +58,6 @@ class SPDWrappedNormal(DiagonalOrFull, AffineInvariantKernel):
     -0.007943
     """
 
-
     def _log_prob(self, x: Tensor, w: Params) -> Tensor:
         square, gaps = radial(x, w["loc"])
         if "scale" in w and w["scale"].shape[-1] == 1:

@@ -124,10 +124,7 @@ class ChartManifold(EmbeddedManifold):
         """Derivative of the embedding; (*B,d) -> (*B,D,d)."""
         if self._jacobian is not None:
             return self._jacobian(u)
-        u = u.contiguous()
-        axes = torch.eye(self.dim, dtype=u.dtype, device=u.device)
-        columns = [torch.func.jvp(self.embedding, (u,), (axis.expand_as(u).clone(),))[1] for axis in axes]
-        return torch.stack(columns, dim=-1)
+        return forward_jacobian(self.embedding, u)
 
     def half_logdet(self, u: Tensor) -> Tensor:
         """``log sqrt(det J^T J)``, volume per unit of coordinates, without forming the product; (*B,d) -> (*B)."""
@@ -202,6 +199,14 @@ class ChartManifold(EmbeddedManifold):
             return super().parametrisation()
         lower, upper = ([side[i] for side in self.box if side is not None] for i in (0, 1))
         return Parametrisation(lower, upper, [p is not None for p in self.periods], self.embedding, self.half_logdet)
+
+
+def forward_jacobian(embedding: Map, u: Tensor) -> Tensor:
+    """Derivative of a map of rows at ``u``, one forward pass for each coordinate; (*B,d) -> (*B,D,d)."""
+    u = u.contiguous()
+    axes = torch.eye(u.shape[-1], dtype=u.dtype, device=u.device)
+    columns = [torch.func.jvp(embedding, (u,), (axis.expand_as(u).clone(),))[1] for axis in axes]
+    return torch.stack(columns, dim=-1)
 
 
 def principal(delta: Tensor, period: float | None) -> Tensor:

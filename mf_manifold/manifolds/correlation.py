@@ -148,9 +148,7 @@ class Correlation(geoopt.Manifold):  # type: ignore[misc]
     ndim = 2
     reversible = True
 
-    def _check_point_on_manifold(
-        self, x: Tensor, *, atol: float = 1e-5, rtol: float = 1e-5
-    ) -> tuple[bool, str | None]:
+    def _check_point_on_manifold(self, x: Tensor, *, atol: float = 1e-5, rtol: float = 1e-5) -> tuple[bool, str | None]:
         for label, amount in geometry.violations(self, x):
             if not bool((amount <= atol + rtol).all()):
                 return False, f"matrices {label}"

@@ -79,9 +79,7 @@ class Grassmann(geoopt.Manifold):  # type: ignore[misc]
     ndim = 2
     reversible = False
 
-    def _check_point_on_manifold(
-        self, x: Tensor, *, atol: float = 1e-5, rtol: float = 1e-5
-    ) -> tuple[bool, str | None]:
+    def _check_point_on_manifold(self, x: Tensor, *, atol: float = 1e-5, rtol: float = 1e-5) -> tuple[bool, str | None]:
         ok = bool((off_orthonormal(x) <= atol + rtol).all())
         return ok, None if ok else "`X^T X != I`"
 

@@ -67,9 +67,7 @@ class Simplex(geoopt.Manifold):  # type: ignore[misc]
     ndim = 1
     reversible = True
 
-    def _check_point_on_manifold(
-        self, x: Tensor, *, atol: float = 1e-5, rtol: float = 1e-5
-    ) -> tuple[bool, str | None]:
+    def _check_point_on_manifold(self, x: Tensor, *, atol: float = 1e-5, rtol: float = 1e-5) -> tuple[bool, str | None]:
         ok = bool((x > 0).all()) and bool(((x.sum(-1) - 1).abs() <= atol + rtol).all())
         return ok, None if ok else "parts are not positive or do not sum to one"
 

@@ -16,7 +16,15 @@ from ..geometry import Shape
 from ..kernel import kernel_for
 from ..manifolds import from_config
 from ..measure import Measure
+from ..training.warm_start import center_and_spread
 from . import layers as zuko_layers
+
+
+def standard_normal(like: Tensor) -> KernelDistribution:
+    """The standard normal law on R^d, d being the size of the vector ``like``, in its dtype and on its device."""
+    kernel = kernel_for(geoopt.Euclidean(ndim=1), tuple(like.shape), "normal")
+    params = {"loc": torch.zeros_like(like), "scale": like.new_ones(1)}
+    return KernelDistribution(kernel, params, validate_args=False)
 
 
 class FlowDistribution(ManifoldDistribution):
@@ -84,7 +92,7 @@ class Flow(LazyDistribution):
 
     >>> import geoopt, torch, mf_manifold as mf
     >>> x = torch.randn(500, 2, generator=torch.Generator().manual_seed(0)) @ torch.tensor([[1.0, 0.8], [0.0, 0.6]])
-    >>> flow = mf.models.Flow(geoopt.Euclidean(ndim=1), (2,), hidden=(16,)).fit(x, max_steps=100, progress=False)
+    >>> flow = mf.models.Flow(geoopt.Euclidean(ndim=1), (2,), hidden=(16,)).fit(x, max_steps=200, progress=False)
     >>> bool(flow.log_prob(x).mean() > -2.5)                          # minus the entropy: -2.33
     True
     >>> z, log_det = flow.to_latent(x)
@@ -150,11 +158,8 @@ class Flow(LazyDistribution):
         """The law of the flow; a base that draws components draws them afresh."""
         if context is not None:
             raise ValueError("Expected no context: flows of this class are unconditional.")
-        if self.base is not None:
-            return FlowDistribution(self, self.base(None, n_components, generator))
-        zero = torch.zeros_like(self.shift)
-        normal = kernel_for(self.manifold, self.point_shape, "normal")
-        return FlowDistribution(self, KernelDistribution(normal, {"loc": zero, "scale": zero.new_ones(1)}, validate_args=False))
+        base = standard_normal(self.shift) if self.base is None else self.base(None, n_components, generator)
+        return FlowDistribution(self, base)
 
     def reset(self, x: Tensor | None, background: float) -> None:
         """New couplings, and the standardisation of the data ``x`` (n,d)."""
@@ -162,8 +167,7 @@ class Flow(LazyDistribution):
         self.build()
         self.to(like)
         if x is not None:
-            rounding = torch.finfo(x.dtype).tiny ** 0.5
-            self.shift, self.spread = x.mean(0), x.std(0).clamp_min(rounding)
+            self.shift, self.spread = center_and_spread(x)
         if self.base is not None:
             self.base.reset(None if x is None else (x - self.shift) / self.spread, background)
 

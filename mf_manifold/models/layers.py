@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 LAYERS = ("affine", "additive", "spline")
+NEAR = 0.1  # standard deviation of the parameters of a new map of one dimension
 
 
 @cache
@@ -46,6 +47,9 @@ def couplings(dim: int, layers: str, transforms: int, hidden: Sequence[int], bin
         layer = zuko.flows.GeneralCouplingTransform(
             dim, 0, mask, univariate=univariate, shapes=shapes, hidden_features=tuple(hidden), activation=nn.SiLU
         )
+        if dim == 1:  # whose maps have no networks, and begin far from the identity
+            for parameter in layer.parameters():
+                parameter.data.mul_(NEAR)
         made.append(layer)
     return made
 

@@ -29,9 +29,7 @@ def _difference(kernel: Kernel, w: Params, x: Tensor, unit: float, deltas: Param
 
 
 @named_check("gradients")
-def check_gradients(
-    kernel: Kernel, params: Params, *, tolerance: float = 1e-6, vanishes: bool = False, seed: int = 0
-) -> None:
+def check_gradients(kernel: Kernel, params: Params, *, tolerance: float = 1e-6, vanishes: bool = False, seed: int = 0) -> None:
     """Derivatives by the point and by every parameter equal finite differences, and stay finite at degenerate points.
 
     ``vanishes`` allows a density that is 0 at some of these, such as opposite its centre.

@@ -66,7 +66,6 @@ def _opposite(kernel: Kernel, center: Tensor) -> Tensor | None:
     return None if there is None else model.from_model(there)
 
 
-
 @named_check("centered")
 def check_centered(
     kernel: Kernel,

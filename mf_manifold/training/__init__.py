@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +69,7 @@ def fit(
         background: weight of a law that covers the whole manifold, so that no point has density zero; 0 for none. Kept in the
             fitted density; without data there is none.
         context_dropout: probability that a step hides an entry of a context, which teaches the flow the densities of partly
-            known contexts.
+            known contexts. Validation hides as many, always the same ones.
         progress: show a progress bar.
         checkpoint: folder in which every improvement is saved (``model.safetensors``), the state of the run at every validation
             (``training.safetensors``), the history as JSON lines, and events for TensorBoard where it is installed.
@@ -81,16 +82,13 @@ def fit(
         KeyboardInterrupt: re-raised after the best model so far was put back (and saved).
     """
     data = Data.prepare(model, x, context, validation, validation_fraction, seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would change those of accelerators too
-        model.reset(data.train, background)
     options = Options(
         objective=type(model).objective if objective is None else objective,
         seed=seed,
         max_steps=max_steps,
         max_seconds=math.inf if max_seconds is None else max_seconds,
         batch_size=(1024 if context is None else 256) if batch_size is None else batch_size,
-        n_components=model.n_components if n_components is None else n_components,
+        n_components=1 if n_components is None else n_components,
         grow_components=grow_components,
         learning_rate=learning_rate,
         weight_decay=weight_decay,
@@ -101,6 +99,11 @@ def fit(
     options.check()
     if resume and checkpoint is None:
         raise ValueError("Expected the folder checkpoint= of the run to resume, got none.")
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would change those of accelerators too
+        model.reset(data.train, background)
+    if n_components is None:
+        options = replace(options, n_components=model.n_components)
     run = Run(model, data, options, checkpoint)
     bar: tqdm[Any]
     with tqdm(total=max_steps, desc="fit", unit="step", disable=not progress) as bar:

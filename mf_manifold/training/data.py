@@ -71,13 +71,14 @@ class Data:
             return Batch(None, None, generator, n_components, progress), None
         index = torch.randint(len(self.train), (min(size, len(self.train)),), generator=generator).to(self.train.device)
         context = None if self.train_context is None else self.train_context[index]
-        if context is not None and dropout:
-            hidden = torch.rand(context.shape, generator=generator).to(context.device) < dropout
-            context = context.masked_fill(hidden, torch.nan)
+        context = None if context is None else _hidden(context, dropout, generator)
         return Batch(self.train[index], context, generator, n_components, progress), index
 
-    def validation_batches(self, size: int, n_components: int, seed: int) -> list[Batch]:
-        """The validation part in pieces, each with the same noise; with one empty piece in a fit without data."""
+    def validation_batches(self, size: int, n_components: int, seed: int, dropout: float) -> list[Batch]:
+        """The validation part in pieces, each with the same noise; with one empty piece in a fit without data.
+
+        Entries of contexts are hidden as in training, at every call the same ones.
+        """
 
         def generator() -> torch.Generator:
             return torch.Generator().manual_seed(seed)
@@ -86,7 +87,8 @@ class Data:
             return [Batch(None, None, generator(), n_components, 1.0)]
         if self.validation_context is None:
             return [Batch(self.validation, None, generator(), n_components, 1.0)]
-        pieces = zip(self.validation.split(size), self.validation_context.split(size), strict=True)
+        context = _hidden(self.validation_context, dropout, generator())
+        pieces = zip(self.validation.split(size), context.split(size), strict=True)
         return [Batch(x, context, generator(), n_components, 1.0) for x, context in pieces]
 
     def fingerprint(self) -> str:
@@ -97,12 +99,23 @@ class Data:
         return digest.hexdigest()
 
 
+def _hidden(context: Tensor, dropout: float, generator: torch.Generator) -> Tensor:
+    """Contexts of which entries are missing at random."""
+    if not dropout:
+        return context
+    return context.masked_fill(torch.rand(context.shape, generator=generator).to(context.device) < dropout, torch.nan)
+
+
 def _checked(model: LazyDistribution, x: Tensor, context: Tensor | None, fewest: int = 10) -> tuple[Tensor, Tensor | None]:
     geometry.check_points(model.manifold, x, model.point_shape)
     if x.ndim != 1 + len(model.point_shape) or len(x) < fewest:
         raise ValueError(f"Expected at least {fewest} points of shape {model.point_shape}, got shape {tuple(x.shape)}.")
     like = next(model.parameters())
     points = geometry.project(model.manifold, x.detach()).to(like)
+    if not bool(torch.isfinite(points).all()):
+        raise ValueError(
+            f"Expected points that {like.dtype}, the model's dtype, can hold. Rescale them, or call model.double()."
+        )
     if (context is None) != (model.context_shape is None):
         raise ValueError(
             f"Expected {'no contexts' if model.context_shape is None else 'a context for every point'}, because the flow was "
@@ -112,6 +125,10 @@ def _checked(model: LazyDistribution, x: Tensor, context: Tensor | None, fewest:
         return points, None
     if tuple(context.shape) != (len(x), *model.context_shape):
         raise ValueError(f"Expected contexts of shape {(len(x), *model.context_shape)}, got {tuple(context.shape)}.")
-    if context.isinf().any():
-        raise ValueError("Expected finite contexts, with NaN where an entry is missing, got infinite ones. Repair them.")
-    return points, context.detach().to(like)
+    contexts = context.detach().to(like)
+    if contexts.isinf().any():
+        raise ValueError(
+            f"Expected contexts that are finite in {like.dtype}, the model's dtype, with NaN where an entry is missing, got "
+            "infinite ones. Repair or rescale them."
+        )
+    return points, contexts

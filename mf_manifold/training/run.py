@@ -137,6 +137,8 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = options.learning_rate * schedule * group.get("factor", 1.0)
         batch, index = self.data.batch(options.batch_size, self.generator, self.count, min(1.0, done), options.context_dropout)
+        for part in self.model.members():
+            part.track(self.generator)
         loss = self.loss(batch)
         if not loss.requires_grad:
             raise ValueError("Expected an objective whose loss has gradients, got one without. Compute it in torch.")
@@ -179,6 +181,8 @@ class Run:
         """Score the averaged weights; keep and save them if they are the best."""
         current = copy.deepcopy(self.model.state_dict())
         self.model.load_state_dict(candidate.state_dict())
+        for part in self.model.members():
+            part.settle()
         entry = {"step": self.step, "seconds": self.seconds(), "components": self.count, **loss, **self.scores()}
         self.model.history.append(entry)
         # without data nothing can overfit: the last average is the best, and a draw too noisy to tell
@@ -195,7 +199,7 @@ class Run:
     def scores(self) -> dict[str, float]:
         """The objective on the validation part, and how well the components cover it."""
         model, options = self.model, self.options
-        batches = self.data.validation_batches(options.batch_size, 2 * self.count, seed=0)
+        batches = self.data.validation_batches(options.batch_size, 2 * self.count, seed=0, dropout=options.context_dropout)
         sizes = [1 if batch.x is None else len(batch.x) for batch in batches]
         losses = [float(self.loss(batch)) for batch in batches]
         scores = {"validation_loss": sum(n * v for n, v in zip(sizes, losses, strict=True)) / sum(sizes)}

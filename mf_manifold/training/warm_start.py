@@ -15,12 +15,13 @@ if TYPE_CHECKING:
     from ..marginal import MarginalFlow
 
 CONTEXTS = 4  # a step
+MATCHED = 2**15  # data, at most: matching takes some seconds by then, which no time limit cuts short
 
 
 def warm_start(model: MarginalFlow, x: Tensor, generator: torch.Generator, steps: int, stop: Callable[[], bool]) -> None:
     """Regress the network of a flow onto matched noise for the data ``x``, and set its scales to what that left open."""
-    target = geometry.to_raw(model.manifold, x)
-    _center(model, target)
+    target = geometry.to_raw(model.manifold, _some(x, generator))
+    model.shift, model.spread = center_and_spread(target)
     # fewer dimensions than the manifold has: a curve or a surface, whose turns halving has to follow
     features = bases.unfold(target, generator) if model.latent_dim < model.kernel.dim else target
     noise = _as_base(model.base, bases.match(features, model.latent_dim, generator))
@@ -36,11 +37,16 @@ def spread_out(
     Locations are regressed onto noise matched to the data of all contexts together, so that some component is near whatever a
     context will need; which ones it takes is left to the fit.
     """
-    target = geometry.to_raw(model.manifold, x)
-    _center(model, target)
+    target = geometry.to_raw(model.manifold, _some(x, generator))
+    model.shift, model.spread = center_and_spread(target)
     noise = _as_base(model.base, bases.match(target, model.latent_dim, generator))
     _regress(model, target, noise, context, generator, steps, stop)
     model.set_scale(float(target.std(0).mean()) / 3)
+
+
+def _some(x: Tensor, generator: torch.Generator) -> Tensor:
+    """As many of the data as are matched, at random where there are more."""
+    return x if len(x) <= MATCHED else x[torch.randperm(len(x), generator=generator)[:MATCHED].to(x.device)]
 
 
 def _regress(
@@ -70,15 +76,18 @@ def _regress(
         optimizer.step()
 
 
-def _center(model: MarginalFlow, target: Tensor) -> None:
+def center_and_spread(target: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each coordinate of data (n,k), the latter above what rounding makes of a constant."""
     rounding = max(1e-6 * float(target.abs().max()), torch.finfo(target.dtype).tiny ** 0.5)
-    model.shift, model.spread = target.mean(0), target.std(0).clamp_min(rounding)
+    return target.mean(0), target.std(0).clamp_min(rounding)
 
 
-def _as_base(base: str, noise: Tensor) -> Tensor:
-    """Noise matched on the cube as noise of the base."""
+def _as_base(base: str | bases.WeightedNoise, noise: Tensor) -> Tensor:
+    """Noise matched on the cube as noise of the base; of a learned one as if it were standard normal, which it begins as."""
+    if base in ("sobol", "uniform"):
+        return noise
     edge = torch.finfo(noise.dtype).eps  # rounding puts noise on the cube's faces, which are at infinity for the normal law
-    return torch.special.ndtri(((noise + 1) / 2).clamp(edge, 1 - edge)) if base == "gaussian" else noise
+    return torch.special.ndtri(((noise + 1) / 2).clamp(edge, 1 - edge))
 
 
 @torch.no_grad()

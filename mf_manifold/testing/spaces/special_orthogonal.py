@@ -31,9 +31,7 @@ def _axes(zonal: bool) -> tuple[Tensor, Tensor]:
     height, weights = (torch.from_numpy(a) for a in np.polynomial.legendre.leggauss(LATITUDES))
     phi = 2 * math.pi * torch.arange(AZIMUTHS, dtype=torch.float64) / AZIMUTHS
     radius = (1 - height.square()).sqrt()
-    grid = torch.stack(
-        [radius[:, None] * phi.cos(), radius[:, None] * phi.sin(), height[:, None].expand(-1, AZIMUTHS)], dim=-1
-    )
+    grid = torch.stack([radius[:, None] * phi.cos(), radius[:, None] * phi.sin(), height[:, None].expand(-1, AZIMUTHS)], dim=-1)
     return grid.flatten(0, 1), (weights * (2 * math.pi / AZIMUTHS)).log().repeat_interleave(AZIMUTHS)
 
 
