@@ -45,18 +45,20 @@ def test_noisy_points_have_the_stated_density(name: str) -> None:
     center = problem.reference()[math.prod(problem.nodes) // 3]
     half = 2 * problem.noise
     inside = ((x - center).abs() < half).all(-1)
-    box = center + half * (2 * torch.rand(4000, 3, generator=generator, dtype=torch.float64) - 1)
+    box = center + half * (2 * torch.rand(500, 3, generator=generator, dtype=torch.float64) - 1)
     density = problem.log_prob(box).exp()
-    expected, error = float(density.mean()) * (2 * half) ** 3, float(density.std()) / 4000**0.5 * (2 * half) ** 3
+    expected, error = float(density.mean()) * (2 * half) ** 3, float(density.std()) / 500**0.5 * (2 * half) ** 3
     found = float(inside.double().mean())
     assert abs(found - expected) < 4.3 * math.hypot(error, math.sqrt(expected / len(x)))
 
 
 def test_nodes_are_close_enough() -> None:
+    """For the digits that the table shows; it is at the edges that half a cell counts."""
     for problem in (HELIX, SWISS_ROLL):
         finer = replace(problem, nodes=tuple(3 * count // 2 for count in problem.nodes))
         x = problem.sample(100, generator_for(2))
-        assert float((problem.log_prob(x) - finer.log_prob(x)).abs().max()) < 1e-3
+        error = problem.log_prob(x) - finer.log_prob(x)
+        assert float(error.abs().max()) < 1e-2 and abs(float(error.mean())) < 1e-3
 
 
 @pytest.mark.skipif(not (find_spec("zuko") and find_spec("sklearn")), reason="needs zuko and scikit-learn")
@@ -69,8 +71,7 @@ def test_quick_run() -> None:
         manifold_flow.run(report)
         assert [file for file, _ in report.pictures] == ["learned.png"]
         assert (Path(folder) / "learned.png").stat().st_size < 100_000
-    assert [row["data"] for row in report.rows] == 9 * ["helix"] + 9 * ["Swiss roll"] + 3 * ["circle"] + 3 * ["sphere"] + 3 * [
-        "digits"
-    ]
+    counts = {"helix": 10, "Swiss roll": 10, "circle": 4, "sphere": 4, "digits": 3}
+    assert [row["data"] for row in report.rows] == [name for name, count in counts.items() for _ in range(count)]
     assert all(math.isfinite(row["rms"]) for row in report.rows if row["data"] != "digits")
     assert all(math.isfinite(row["mse"]) for row in report.rows if row["data"] == "digits")

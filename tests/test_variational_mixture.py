@@ -22,7 +22,8 @@ from torch import Tensor
 import mf_manifold as mf
 from mf_manifold.losses import Batch, forward_kl
 from mf_manifold.models import ComponentMixture, Flow, KernelModel, VariationalMixture
-from mf_manifold.models.variational import LabelledBound, evidence_lower_bound
+from mf_manifold.models.labelled import LabelledBound
+from mf_manifold.models.variational import evidence_lower_bound
 from mf_manifold.training import run
 
 PLANE, SPHERE, TORUS = geoopt.Euclidean(ndim=1), geoopt.Sphere(), mf.manifolds.Torus()
@@ -249,6 +250,12 @@ def test_sampling_frequencies_match_the_weights(fitted: VariationalMixture) -> N
     assert law.sample((0,)).shape == (0, 2) and law.sample().shape == (2,)
 
 
+def test_samples_are_where_the_components_are() -> None:
+    """Also where the weights, equal by default, are on the CPU."""
+    part = mf.distribution(PLANE, loc=torch.zeros(2, device="meta"), scale=torch.ones(1, device="meta"), validate_args=False)
+    assert ComponentMixture([part, part]).sample((5,), seeded()).is_meta
+
+
 @needs_zuko
 def test_samples_follow_the_density() -> None:
     model = fit(flows(2), blobs(300)[0], max_steps=30)
@@ -340,6 +347,15 @@ def test_few_labels_name_the_components() -> None:
     assert float((given.predict(x, encoder=True) == labels).double().mean()) > 0.95
 
 
+@pytest.mark.parametrize("name", [0, 1, 2])
+def test_labels_of_one_component_name_it(name: int) -> None:
+    x, labels = blobs(300)
+    known = torch.where((labels == 1) & (torch.arange(300) < 60), name, -1)
+    model = fit(normals(), x, known, max_steps=30)
+    assert float((model.predict(x[labels == 1]) == name).double().mean()) > 0.9
+    assert float((model.predict(x[labels != 1]) == name).double().mean()) < 0.1
+
+
 def test_the_cross_entropy_has_the_right_sign() -> None:
     x, labels, _ = checkers(400, 400)
     encoder_loss = {}
@@ -352,6 +368,8 @@ def test_the_cross_entropy_has_the_right_sign() -> None:
     assert encoder_loss[1.0] < 0.5 < math.log(2) < encoder_loss[-1.0]
     with pytest.raises(ValueError, match="positive weight of the labels"):
         LabelledBound(x, labels, len(x), -1.0)
+    with pytest.raises(ValueError, match=r"some to train on, got 1\.0 and 0"):
+        LabelledBound(x[:0], labels[:0], len(x))
 
 
 def test_the_labelled_objective_is_its_formula() -> None:

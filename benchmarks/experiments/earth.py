@@ -99,7 +99,7 @@ def methods(quick: bool) -> dict[str, Fit]:
         return fit
 
     def mixture(train: Tensor, validation: Tensor, seed: int) -> Any:
-        counts = (2, 4) if quick else (300,)
+        counts = (2, 4) if quick else (min(300, len(train) // 4),)
         return KernelMixture(SPHERE, SHAPE, counts, "von_mises_fisher").fit(train, seed=seed, restarts=1, progress=False)
 
     def marginal(train: Tensor, validation: Tensor, seed: int) -> Any:

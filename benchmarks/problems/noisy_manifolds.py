@@ -74,7 +74,7 @@ def _helix(u: Tensor) -> Tensor:
 
 
 def _swiss_roll(u: Tensor) -> Tensor:
-    turn = 1.5 * math.pi * (1 + 2 * u[..., 0])
+    turn = math.pi * (1.5 + 2 * u[..., 0])
     return torch.stack([turn * turn.cos() / 7, 3 * u[..., 1], turn * turn.sin() / 7], -1)
 
 

@@ -92,7 +92,7 @@ class Flow(LazyDistribution):
 
     >>> import geoopt, torch, mf_manifold as mf
     >>> x = torch.randn(500, 2, generator=torch.Generator().manual_seed(0)) @ torch.tensor([[1.0, 0.8], [0.0, 0.6]])
-    >>> flow = mf.models.Flow(geoopt.Euclidean(ndim=1), (2,), hidden=(16,)).fit(x, max_steps=100, progress=False)
+    >>> flow = mf.models.Flow(geoopt.Euclidean(ndim=1), (2,), hidden=(16,)).fit(x, max_steps=200, progress=False)
     >>> bool(flow.log_prob(x).mean() > -2.5)                          # minus the entropy: -2.33
     True
     >>> z, log_det = flow.to_latent(x)

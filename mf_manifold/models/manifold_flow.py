@@ -23,7 +23,9 @@ from .flow import Flow, FlowDistribution, standard_normal
 from .learned_manifold import LearnedManifoldDistribution, SplitLaw
 from .manifold_start import intrinsic_coordinates, noise_scale
 
-START_BATCH, START_RATE = 256, 3e-3
+ROUNDING = 10  # times the precision of numbers: noise below that has no scale
+START_BATCH, START_RATE = 256, 1e-2
+START_SCALE = 0.003  # weight of the scale of v among least squares of standardised coordinates
 TRIALS, TRIAL_SHARE, LENGTH = 4, 4, 2  # starts that are tried, for this part of the steps; steps of the best, relative
 
 
@@ -57,12 +59,14 @@ class ManifoldFlow(LazyDistribution):
         weight: of the penalty relative to 1 / sigma^2, at which its quadratic part is a normal log-likelihood; 0 is maximum
             likelihood.
         delta: the threshold of the penalty in units of sigma.
-        warmup: share of a fit in which the weight rises linearly from 0.
+        first: the weight at the beginning of a fit, relative to the final one, to which it rises or falls geometrically.
+        anneal: share of the fit after which it has its final value.
         start: regress f onto coordinates that follow the data's turns before the first step; likelihood alone rarely finds
             them.
 
     Raises:
-        ValueError: another manifold, a latent dimension out of range, numbers that are not positive.
+        ValueError: another manifold, a latent dimension out of range, numbers that are not positive; in a fit, data without
+            noise of which it is to be estimated.
         ImportError: zuko is not installed.
 
     Reference: Razavi, Mehmanchi, Hosseini, Tavassolipour (2022), Joint manifold learning and density estimation using
@@ -96,20 +100,22 @@ class ManifoldFlow(LazyDistribution):
         noise: float | None = None,
         weight: float = 1.0,
         delta: float = 5.0,
-        warmup: float = 0.0,
+        first: float = 1.0,
+        anneal: float = 0.6,
         start: bool = True,
     ) -> None:
         super().__init__(manifold, point_shape)
         self.flow = Flow(manifold, point_shape, layers=layers, transforms=transforms, hidden=hidden, bins=bins)
         if not 1 <= latent_dim < self.flow.dim:
             raise ValueError(f"Expected 1 <= latent_dim < D, got {latent_dim} for points of shape {self.point_shape}.")
-        if not (weight >= 0 and delta > 0 and 0 <= warmup <= 1 and (noise is None or noise > 0)):
+        if not (weight >= 0 and min(delta, first) > 0 and 0 < anneal <= 1 and (noise is None or noise > 0)):
             raise ValueError(
-                "Expected weight >= 0, delta > 0, 0 <= warmup <= 1 and a positive noise or None, "
-                f"got {weight}, {delta}, {warmup} and {noise}."
+                "Expected weight >= 0, positive delta and first, 0 < anneal <= 1 and a positive noise or None, "
+                f"got {weight}, {delta}, {first}, {anneal} and {noise}."
             )
         self.latent_dim, self.density = latent_dim, None
-        self.options: dict[str, Any] = {"noise": noise, "weight": weight, "delta": delta, "warmup": warmup, "start": start}
+        self.options: dict[str, Any] = {"noise": noise, "weight": weight, "delta": delta, "first": first, "anneal": anneal}
+        self.options["start"] = start
         self.register_buffer("noise", torch.tensor(1.0 if noise is None else float(noise)))
 
     density: LazyDistribution | None
@@ -184,8 +190,8 @@ class ManifoldFlow(LazyDistribution):
 
     def penalty_weight(self, progress: float) -> float:
         """Lambda at a share of the run."""
-        rise = 1.0 if not self.options["warmup"] else min(1.0, progress / self.options["warmup"])
-        return rise * self.options["weight"] / float(self.noise) ** 2
+        early = max(0.0, 1 - progress / self.options["anneal"])
+        return float(self.options["first"] ** early * self.options["weight"] / float(self.noise) ** 2)
 
     def penalty(self, x: Tensor, u: Tensor) -> Tensor:
         """The Huber penalty of what ``g(u)`` leaves of ``x``, summed over coordinates; (n,D), (n,m) -> (n)."""
@@ -238,9 +244,19 @@ class ManifoldFlow(LazyDistribution):
             return
         u, rows = intrinsic_coordinates(x, self.latent_dim, generator)
         if self.options["noise"] is None:
-            self.noise = self.noise.new_tensor(noise_scale(x[rows], u))
+            self.noise = self.noise.new_tensor(self._noise_of(x[rows], u))
         if self.options["start"]:
             self._find_start(x[rows], u, generator, steps, stop)
+
+    def _noise_of(self, x: Tensor, u: Tensor) -> float:
+        """The estimate of sigma, where it is more than rounding."""
+        noise = noise_scale(x, u)
+        if not noise > ROUNDING * torch.finfo(x.dtype).eps * float(self.flow.spread.max()):
+            raise ValueError(
+                f"Expected data with noise around a manifold of dimension {self.latent_dim}, got data that are {noise:.1e} off "
+                "one: exactly on it, or mostly copies. Add noise to them, remove the copies, or pass noise=."
+            )
+        return noise
 
     def _find_start(self, x: Tensor, u: Tensor, generator: torch.Generator, steps: int, stop: Callable[[], bool]) -> None:
         """Regress from several fresh weights for a while, some of which get stuck, and from the best of them on."""
@@ -262,10 +278,13 @@ class ManifoldFlow(LazyDistribution):
                 break
             optimizer.param_groups[0]["lr"] = START_RATE * (0.51 + 0.5 * math.cos(math.pi * step / steps))
             rows = torch.randint(len(x), (min(START_BATCH, len(x)),), generator=generator).to(x.device)
+            z, log_det = self.to_latent(x[rows])
             missed = huber_loss(self.decode(u[rows]) / self.flow.spread, x[rows] / self.flow.spread)
-            error = huber_loss(self.encode(x[rows]), u[rows]) + missed
+            along, across = z.tensor_split([self.latent_dim], dim=-1)
+            scale = (across.square().sum(-1) / 2 - log_det).mean()  # of v, which the other terms say nothing about
+            error = huber_loss(along, u[rows]) + missed
             optimizer.zero_grad()
-            error.backward()  # type: ignore[no-untyped-call]
+            (error + START_SCALE * scale).backward()  # type: ignore[no-untyped-call]
             norm = torch.nn.utils.clip_grad_norm_(self.flow.parameters(), 1.0)
             if bool(torch.isfinite(norm)):  # scales of many couplings multiply, and may overflow for a batch
                 optimizer.step()

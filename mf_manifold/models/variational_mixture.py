@@ -15,7 +15,8 @@ from ..clustering import cluster_labels
 from ..estimator import LazyDistribution
 from ..losses import Batch
 from .component_mixture import ComponentMixture
-from .variational import Encoder, LabelledBound, evidence_lower_bound, log_prob_of_own, spread_labels
+from .labelled import LabelledBound, checked_labels, named_clusters, split_rows, spread_labels
+from .variational import Encoder, evidence_lower_bound, log_prob_of_own
 
 STARTS = ("clusters", "random")
 FEWEST = 16  # points that a component begins with
@@ -38,7 +39,7 @@ class VariationalMixture(LazyDistribution):
     A fit with ``start="clusters"`` begins with k-means on the manifold: every component is made for the points of a cluster,
     then components and network are fitted to the clusters for up to 400 steps, and only then the bound takes over. From random
     starts components share and split modes. With labels for every component, each datum begins at that of the labelled one that
-    is nearest along the data.
+    is nearest along the data; with labels for some, clusters are given to the components that the labels in them name.
 
     **Measure**: Riemannian volume of the manifold's metric.
 
@@ -166,42 +167,30 @@ class VariationalMixture(LazyDistribution):
         Raises:
             ValueError: as there; labels of another shape or type or outside -1 to K - 1, or with an objective of your own.
         """
-        if labels is None:
-            training.fit(self, x, **options)
-        else:
-            self._fit_with_labels(x, labels, label_weight, options)
+        try:
+            if labels is None:
+                training.fit(self, x, **options)
+            else:
+                self._fit_with_labels(x, labels, label_weight, options)
+        finally:
+            self.known = self.assigned = None
         if x is not None:
             self._warn_of_unused(x)
         return self
 
     def _fit_with_labels(self, x: Tensor | None, labels: Tensor, weight: float, options: dict[str, Any]) -> None:
-        x, labels = self._check_labels(x, labels, options)
+        if x is None or options.pop("objective", None) is not None:
+            raise ValueError("Expected data and no objective with the labels, which make their own.")
+        geometry.check_points(self.manifold, x, self.point_shape)
+        labels = checked_labels(labels, len(x), len(self.components)).to(x.device)
         if options.get("validation") is None:
             fraction, seed = options.pop("validation_fraction", 0.1), options.get("seed", 0)
-            rows, held = _split(labels, fraction, seed)
+            rows, held = split_rows(labels, fraction, seed)
             x, labels, options = x[rows], labels[rows], {**options, "validation": x[held]}
         chosen = labels >= 0
         like = next(self.parameters())
-        known = geometry.project(self.manifold, x[chosen].detach()).to(like), labels[chosen].to(like.device)
-        self.known = known
-        try:
-            training.fit(self, x, objective=LabelledBound(*known, len(x), weight), **options)
-        finally:
-            self.known = None
-
-    def _check_labels(self, x: Tensor | None, labels: Tensor, options: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        count = len(self.components)
-        if x is None or options.get("objective") is not None:
-            raise ValueError("Expected data and no objective with the labels, which make their own.")
-        geometry.check_points(self.manifold, x, self.point_shape)
-        if labels.shape != (len(x),) or labels.is_floating_point() or labels.is_complex():
-            raise ValueError(f"Expected one whole number a point as labels, got {labels.dtype} of shape {tuple(labels.shape)}.")
-        if int(labels.min()) < -1 or int(labels.max()) >= count or int(labels.max()) < 0:
-            raise ValueError(
-                f"Expected labels from 0 to {count - 1}, at least one, and -1 where unknown, got values from "
-                f"{int(labels.min())} to {int(labels.max())}."
-            )
-        return x, labels.long().to(x.device)
+        self.known = geometry.project(self.manifold, x[chosen].detach()).to(like), labels[chosen].to(like.device)
+        training.fit(self, x, objective=LabelledBound(*self.known, len(x), weight), **options)
 
     @torch.no_grad()
     def usage(self, x: Tensor) -> Tensor:
@@ -245,7 +234,10 @@ class VariationalMixture(LazyDistribution):
         count = len(self.components)
         if self.known is not None and len(self.known[1].unique()) == count:
             return spread_labels(self._features(x), self._features(self.known[0]), self.known[1])
-        return cluster_labels(self.manifold, x, count, seed=int(torch.randint(2**31, ())), restarts=RESTARTS)
+        clusters = cluster_labels(self.manifold, x, count, seed=int(torch.randint(2**31, ())), restarts=RESTARTS)
+        if self.known is None:
+            return clusters
+        return named_clusters(clusters, self._features(x), self._features(self.known[0]), self.known[1], count)
 
     def _features(self, x: Tensor) -> Tensor:
         return geometry.to_raw(self.manifold, x)
@@ -272,7 +264,6 @@ class VariationalMixture(LazyDistribution):
             if self.learn_weights:
                 self.logits.data.copy_((shares / shares.sum()).log())
             self._fit_to_clusters(x, self.assigned, generator, steps, stop)
-        self.assigned = None
 
     def _fit_to_clusters(
         self, x: Tensor, labels: Tensor, generator: torch.Generator, steps: int, stop: Callable[[], bool]
@@ -354,13 +345,3 @@ def _check_components(components: Sequence[LazyDistribution]) -> None:
                 f"Expected components on one manifold, got {first.manifold.name} with points {first.point_shape} and "
                 f"{component.manifold.name} with points {component.point_shape}."
             )
-
-
-def _split(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Rows to train on and to hold out, of which those without labels come first."""
-    if not 0 < fraction < 1:
-        raise ValueError(f"Expected 0 < validation_fraction < 1, got {fraction}.")
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed)).to(labels.device)
-    order = order[(labels[order] >= 0).long().argsort(stable=True)]
-    count = max(1, round(fraction * len(labels)))
-    return order[count:], order[:count]
