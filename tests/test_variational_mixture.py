@@ -540,3 +540,12 @@ def test_wrong_mixtures_are_explained() -> None:
         ComponentMixture([normal, normal], torch.zeros(3))
     with pytest.raises(ValueError, match="Expected points of shape"):
         ComponentMixture([normal, normal]).log_prob(torch.zeros(5, 3))
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_flows_of_far_clusters_have_large_gradients_and_train_all_the_same(seed: int) -> None:
+    t = np.random.default_rng(0).uniform(-1, 1, (200, 1))
+    x = torch.tensor(np.hstack([t, t**2]) + 0.05 * np.random.default_rng(1).normal(size=(200, 2)))[:180]
+    model = VariationalMixture([Flow(geoopt.Euclidean(ndim=1), (2,)) for _ in range(5)])
+    model.fit(x, max_steps=12, progress=False, seed=seed, validation_fraction=0.1111)  # first loss about 1e18
+    assert torch.isfinite(model.freeze().log_prob(x.float())).all()

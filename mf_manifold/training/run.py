@@ -145,7 +145,9 @@ class Run:
         value = float(loss.detach())
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.get_total_norm(p.grad for p in self.model.parameters() if p.grad is not None)
+        # in float64, because the squares of large gradients are not numbers of float32
+        norms = [torch.linalg.vector_norm(p.grad, dtype=torch.float64) for p in self.model.parameters() if p.grad is not None]
+        norm = torch.stack(norms).norm().float()
         # before clipping, which would spread it to all gradients
         if not math.isfinite(value) or not math.isfinite(float(norm)):
             raise FloatingPointError(self.explain(value, index))
