@@ -13,6 +13,8 @@ from . import geometry
 from .background import covering_kernel
 from .distributions import KernelDistribution
 from .geometry import Shape
+from .kernel import Kernel
+from .neighbors import distance, length_unit
 
 POOL, POOL_NUMBERS = 2**15, 2**24  # candidates, and numbers that they may take
 EFFECTIVE = 0.02  # share of the candidates that has to count
@@ -29,6 +31,22 @@ def covering_law(manifold: geoopt.Manifold, point_shape: Shape, spread: float) -
     origin = geometry.from_raw(manifold, torch.zeros(geometry.raw_dim(manifold, point_shape)).double(), tuple(point_shape))
     scale = torch.tensor(min(spread, kernel.max_scale), dtype=torch.float64)
     return KernelDistribution(kernel, kernel.centered(origin, scale), validate_args=False)
+
+
+def bump_around(kernel: Kernel, x: Tensor) -> Tensor:
+    """Unconstrained parameters of a bump at the mean of points (n,*E) that is as wide as they are; (num_raw).
+
+    >>> import geoopt, mf_manifold as mf
+    >>> kernel = mf.kernel_for(geoopt.Euclidean(ndim=1), (1,), "normal")
+    >>> w = kernel.params(bump_around(kernel, torch.tensor([[1.0], [3.0]])))
+    >>> [round(float(value), 3) for value in w.values()]
+    [2.0, 1.0]
+    """
+    where = geometry.to_raw(kernel.manifold, x).mean(0)
+    center = geometry.from_raw(kernel.manifold, where, kernel.point_shape)
+    far = distance(kernel.manifold, center.expand_as(x), x) / length_unit(kernel.manifold)
+    scale = float((far.square().mean() / kernel.dim).sqrt())
+    return torch.cat([where, where.new_full((kernel.num_raw_shape,), kernel.raw_from_scale(min(scale, kernel.max_scale)))])
 
 
 def spread_points(

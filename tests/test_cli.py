@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import geoopt
 import numpy as np
 import pandas as pd
 import pytest
@@ -382,9 +383,7 @@ def test_the_process_ends_with_the_exit_code_and_clean_streams(tmp_path: Path) -
     assert done.stderr.startswith("error: Expected a run folder") and done.stderr.count("\n") == 1
 
 
-def test_a_stopped_flow_resumes_as_if_nothing_had_happened(
-    csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stopped_flow_resumes_as_if_nothing_had_happened(csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from mf_manifold.training.run import Run
 
     small = lambda *a: mf.MarginalFlow(*a, n_components=32, hidden=(8, 8), n_frequencies=2)  # noqa: E731
@@ -474,6 +473,19 @@ def test_models_run_from_table_to_picture(estimator: str, csv: Path, tmp_path: P
     succeed("sample", run, "-o", tmp_path / "new.csv", "-n", "20", "--device", "cpu")
     succeed("plot", run, "-o", tmp_path / "density.png", "--data", table, "--device", "cpu")
     assert mf.load(run).freeze().measure.kind == "riemannian"
+
+
+def test_both_stages_of_a_manifold_flow_share_the_time_limit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from mf_manifold.cli.models import fit_model
+
+    pytest.importorskip("zuko")
+    model, seconds = mf.models.ManifoldFlow(geoopt.Euclidean(ndim=1), (2,), 1), []
+    for stage in ("fit", "fit_density"):
+        monkeypatch.setattr(type(model), stage, lambda *_, max_seconds, **__: seconds.append(max_seconds))
+    options = {"seed": 0, "progress": False, "validation_fraction": 0.1, "max_steps": 10, "resume": False}
+    for limit in (8.0, None):
+        fit_model(model, torch.zeros(20, 2), tmp_path, {**options, "max_seconds": limit})
+    assert seconds == [6.0, 2.0, None, None]
 
 
 def test_options_go_with_estimators(csv: Path, tmp_path: Path) -> None:

@@ -274,9 +274,12 @@ def test_the_flow_is_not_changed() -> None:
 
 
 @needs_zuko
-def test_a_base_that_is_a_mixture_is_frozen_once() -> None:
+@pytest.mark.parametrize("kind", ["marginal flow", "resampled"])
+def test_a_base_that_is_learned_is_frozen_once(kind: str) -> None:
     torch.manual_seed(0)
     base = mf.MarginalFlow(LINE, (2,), hidden=(8,), n_components=32).double()
+    if kind == "resampled":
+        base = mf.models.ResampledBase(LINE, (2,), hidden=(8,)).double()
     base.fit(torch.randn(300, 2, generator=seeded(), dtype=torch.float64), max_steps=20, progress=False)
     model = flow("affine", base=base)
     law = model.freeze(seed=0)

@@ -372,6 +372,15 @@ def test_three_charts_cover_a_circle() -> None:
     assert float(error) < 1.5 * NOISE
 
 
+def test_data_without_noise_are_refused() -> None:
+    line = torch.linspace(0, 1, 100).unsqueeze(1)
+    copies = torch.cat([torch.zeros(60, 2), torch.randn(40, 2, generator=torch.Generator().manual_seed(0))])
+    for x in (torch.cat([line, 2 * line], -1), copies):
+        model = ManifoldFlow(SPACE, (2,), 1, transforms=2, hidden=(8,))
+        with pytest.raises(ValueError, match="Expected data with noise around a manifold of dimension 1"):
+            model.fit(x, max_steps=5, progress=False)
+
+
 def test_wrong_use_is_explained() -> None:
     with pytest.raises(ValueError, match="Expected 1 <= latent_dim < D, got 3"):
         ManifoldFlow(SPACE, (3,), 3)

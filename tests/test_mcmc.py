@@ -166,6 +166,15 @@ def test_steps_are_adapted_in_the_warm_up_only() -> None:
     assert fixed.steps.tolist() == [0.4] * 20
 
 
+def test_chains_do_not_depend_on_the_default_device() -> None:
+    x = torch.randn(4, 2, generator=torch.Generator().manual_seed(0))
+    with torch.device("meta"):
+        generator = torch.Generator("cpu").manual_seed(0)
+        chains = mala(lambda x: -x.square().sum(-1) / 2, geoopt.Euclidean(ndim=1), x, 5, generator=generator, progress=False)
+    found = (chains.samples, chains.log_prob, chains.acceptance, chains.jump_acceptance, chains.steps)
+    assert not any(tensor.is_meta for tensor in found)
+
+
 def test_a_seed_gives_the_chains_again() -> None:
     law = SPACES["torus"]()
     start = law.sample((10,), seeded())

@@ -23,6 +23,7 @@ from mf_manifold.models import (
     ResampledReverseKL,
     resampled,
 )
+from mf_manifold.models.resampled_base import SEED
 
 LINE = PLANE = geoopt.Euclidean(ndim=1)
 SPHERE, TORUS = geoopt.Sphere(), mf.manifolds.Torus()
@@ -441,6 +442,51 @@ def test_flows_of_both_kinds_take_the_base(tmp_path: Path) -> None:
     model.save(tmp_path / "model")
     back = mf.load(tmp_path / "model")
     assert torch.equal(back.freeze().log_prob(points[:9]), model.freeze().log_prob(points[:9]))
+
+
+@pytest.mark.parametrize("name", ["normal", "learned"])
+def test_a_second_fit_begins_like_the_first(name: str) -> None:
+    """At the data's centre and spread, whatever was learned before."""
+    base, x = PROPOSALS[name](), PROPOSALS[name]().sample((200,), seeded(0))
+    x = mf.geometry.project(base.manifold, 0.1 * x + x[:1])
+    fresh = {key: value.clone() for key, value in base.proposal.state_dict().items()}
+    rounds = []
+    for _ in range(2):
+        base.fit(x, max_steps=10, learning_rate=0.1, progress=False)
+        rounds.append({key: value.clone() for key, value in base.state_dict().items()})
+    assert all(torch.equal(value, rounds[0][key]) for key, value in rounds[1].items())
+    base.reset(None, 0.0)
+    assert all(torch.equal(value, fresh[key]) for key, value in base.proposal.state_dict().items())
+    base.proposal.begin(x)
+    with torch.no_grad():
+        drawn = base.propose(4000, seeded(1))
+    assert 0.7 < float(drawn.std(0).norm() / x.std(0).norm()) < 1.4
+
+
+def test_groups_estimate_with_proposals_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    base, seeds = FactorizedResampledBase(PLANE, (6,), 3, hidden=(8,)), []
+    whole = ResampledBase.estimate_normalizer
+
+    def spy(self: ResampledBase, relative_error: float, *, seed: int = 0) -> object:
+        seeds.append(seed)
+        return whole(self, relative_error, seed=seed)
+
+    monkeypatch.setattr(ResampledBase, "estimate_normalizer", spy)
+    base.estimate_normalizer(0.1)
+    base.estimate_normalizer(0.1, seed=1)
+    assert len(set(seeds)) == 6 and SEED not in seeds
+
+
+def test_flows_with_contexts_take_a_factorised_base() -> None:
+    zuko = pytest.importorskip("zuko")
+    base = FactorizedResampledBase(PLANE, (2,), 2, hidden=(8,))
+    features = zuko.flows.MAF(2, 3, transforms=1, hidden_features=(8,))
+    law = zuko.flows.Flow(features.transform, base)(torch.zeros(4, 3))
+    assert law.batch_shape == (4,) and law.sample((6,)).shape == (6, 4, 2)
+    x = torch.randn(5, 4, 2, generator=seeded(0))
+    with torch.no_grad():
+        alone = zuko.flows.Flow(features.transform, base)(torch.zeros(3))
+        assert torch.allclose(law.log_prob(x), alone.log_prob(x), atol=1e-5)
 
 
 def test_marginal_flows_draw_their_noise_from_it(tmp_path: Path) -> None:

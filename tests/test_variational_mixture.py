@@ -250,6 +250,12 @@ def test_sampling_frequencies_match_the_weights(fitted: VariationalMixture) -> N
     assert law.sample((0,)).shape == (0, 2) and law.sample().shape == (2,)
 
 
+def test_samples_are_where_the_components_are() -> None:
+    """Also where the weights, equal by default, are on the CPU."""
+    part = mf.distribution(PLANE, loc=torch.zeros(2, device="meta"), scale=torch.ones(1, device="meta"), validate_args=False)
+    assert ComponentMixture([part, part]).sample((5,), seeded()).is_meta
+
+
 @needs_zuko
 def test_samples_follow_the_density() -> None:
     model = fit(flows(2), blobs(300)[0], max_steps=30)
@@ -339,6 +345,15 @@ def test_few_labels_name_the_components() -> None:
     assert max(rate, 1 - rate) < 0.8
     assert float((given.predict(x) == labels).double().mean()) > 0.95
     assert float((given.predict(x, encoder=True) == labels).double().mean()) > 0.95
+
+
+@pytest.mark.parametrize("name", [0, 1, 2])
+def test_labels_of_one_component_name_it(name: int) -> None:
+    x, labels = blobs(300)
+    known = torch.where((labels == 1) & (torch.arange(300) < 60), name, -1)
+    model = fit(normals(), x, known, max_steps=30)
+    assert float((model.predict(x[labels == 1]) == name).double().mean()) > 0.9
+    assert float((model.predict(x[labels != 1]) == name).double().mean()) < 0.1
 
 
 def test_the_cross_entropy_has_the_right_sign() -> None:

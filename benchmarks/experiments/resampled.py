@@ -285,7 +285,7 @@ def draw_densities(report: Report, pictures: dict[str, dict[str, Any]]) -> None:
     from matplotlib.figure import Figure
 
     x, _ = grid()
-    figure = Figure(figsize=(1.7 * (len(SHOWN) + 1), 1.8 * len(pictures)), layout="constrained")
+    figure = Figure(figsize=(1.05 * (len(SHOWN) + 1), 1.1 * len(pictures)), layout="constrained")
     panels = figure.subplots(len(pictures), len(SHOWN) + 1, squeeze=False)
     for row, (name, fits) in enumerate(pictures.items()):
         law = BRIDGES[name]()
@@ -295,6 +295,6 @@ def draw_densities(report: Report, pictures: dict[str, dict[str, Any]]) -> None:
             image = values.exp().reshape(CELLS, CELLS).T.sqrt()
             axes.imshow(image.numpy(), origin="lower", vmin=0, vmax=math.sqrt(top), cmap="magma")
             axes.set_axis_off()
-            axes.set_title(title if row == 0 else "", fontsize=7)
+            axes.set_title(title if row == 0 else "", fontsize=5)
     caption = "Square roots of the densities, which show bridges, first seed; colours as for the true density."
     report.figure(figure, "densities", caption)

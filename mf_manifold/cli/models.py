@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 FROZEN_COMPONENTS = 16384
 MIXTURE_COMPONENTS, CLUSTERS = 50, 5
 STEPS = 2000  # of the schedule of a model that gradients train
+FIRST_STAGE = 0.75  # of a time limit, for a manifold flow before the law of its coordinates
 PART_COMPONENTS = 512  # of each marginal flow in a variational mixture
 
 
@@ -99,8 +100,12 @@ def fit_model(model: Any, train: Tensor, checkpoint: str | PathLike[str], option
     """Fit, leaving the best model in the folder ``checkpoint``; a manifold flow also its law along the manifold."""
     from .. import models
 
-    model.fit(train, checkpoint=checkpoint, **options)
-    if isinstance(model, models.ManifoldFlow):
-        both = {name: options[name] for name in ("seed", "max_seconds", "progress", "validation_fraction")}
-        model.fit_density(train, **both)
-        model.save(checkpoint, overwrite=True)
+    if not isinstance(model, models.ManifoldFlow):
+        model.fit(train, checkpoint=checkpoint, **options)
+        return
+    limit = options["max_seconds"]
+    first, second = (None, None) if limit is None else (FIRST_STAGE * limit, (1 - FIRST_STAGE) * limit)
+    model.fit(train, checkpoint=checkpoint, **{**options, "max_seconds": first})
+    both = {name: options[name] for name in ("seed", "progress", "validation_fraction")}
+    model.fit_density(train, max_seconds=second, **both)
+    model.save(checkpoint, overwrite=True)

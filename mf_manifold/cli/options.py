@@ -12,9 +12,7 @@ if TYPE_CHECKING:
 
 ManifoldName = Literal["sphere", "torus", "spd", "euclidean"]
 UnitName = Literal["degrees", "radians", "cartesian", "matrix"]
-EstimatorName = Literal[
-    "flow", "anchored", "kde", "mixture", "normalizing-flow", "variational", "resampled", "manifold-flow"
-]
+EstimatorName = Literal["flow", "anchored", "kde", "mixture", "normalizing-flow", "variational", "resampled", "manifold-flow"]
 BandwidthName = Literal["adaptive", "single", "multiscale", "combined", "local"]
 DeviceName = Literal["auto", "cpu", "cuda"]
 

@@ -175,7 +175,7 @@ class Run:
         """Run."""
         total, m = self.warmup + self.n, len(self.state.x)
         x, log_prob = self.state.x.new_empty(self.n, *self.state.x.shape), self.state.log_prob.new_empty(self.n, m)
-        sums, counts, scales = torch.zeros(2, m, dtype=torch.float64), [0, 0], []
+        sums, counts, scales = torch.zeros(2, m, dtype=torch.float64, device="cpu"), [0, 0], []
         broken = 0
         for t in tqdm(range(total), desc="chains", unit="step", disable=not progress):
             adapting = t < self.warmup
@@ -189,7 +189,7 @@ class Run:
             sums[int(far)] += acceptance.double().cpu()
             counts[int(far)] += 1
             broken += int(bad.sum())
-        near, wide = (sums[i] / counts[i] if counts[i] else torch.full((m,), math.nan) for i in (0, 1))
+        near, wide = (sums[i] / counts[i] if counts[i] else sums.new_full((m,), math.nan) for i in (0, 1))
         check_movement(near, wide, scales[-1], broken / (self.n * m))
         return Chains(
             samples=x.movedim(0, 1).contiguous(),
@@ -198,7 +198,7 @@ class Run:
             log_prob=log_prob.mT.contiguous(),
             acceptance=near,
             jump_acceptance=wide,
-            steps=torch.tensor(scales, dtype=torch.float64),
+            steps=torch.tensor(scales, dtype=torch.float64, device="cpu"),
             warmup=self.warmup,
             broken=broken / (self.n * m),
         )

@@ -88,7 +88,7 @@ class ComponentMixture(ManifoldDistribution):
         counts = labels.bincount(minlength=len(levels)).tolist()
         parts = [component.sample((n,), generator) for n, component in zip(counts, self.components, strict=True)]
         grouped = torch.cat(parts)
-        points = torch.empty_like(grouped).index_copy(0, labels.argsort(stable=True), grouped)
+        points = torch.empty_like(grouped).index_copy(0, labels.argsort(stable=True).to(grouped.device), grouped)
         return points.reshape(*sample_shape, *self.point_shape), labels.reshape(sample_shape)
 
     def __repr__(self) -> str:

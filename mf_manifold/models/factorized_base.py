@@ -26,7 +26,7 @@ class FactorizedDistribution(ManifoldDistribution):
     """
 
     def __init__(self, manifold: geoopt.Manifold, point_shape: Shape, parts: list[ResampledDistribution]) -> None:
-        super().__init__(manifold, point_shape)
+        super().__init__(manifold, point_shape, tuple(parts[0].batch_shape))
         self.parts = parts
 
     @property
@@ -59,6 +59,10 @@ class FactorizedDistribution(ManifoldDistribution):
     def sample(self, sample_shape: Shape = (), generator: torch.Generator | None = None) -> Tensor:  # type: ignore[override]
         """Independent samples; -> (*sample_shape,d)."""
         return torch.cat([part.sample(sample_shape, generator) for part in self.parts], dim=-1)
+
+    def expand(self, batch_shape: Shape, _instance: Any = None) -> FactorizedDistribution:  # type: ignore[override]
+        """The same law for every entry of a batch."""
+        return FactorizedDistribution(self.manifold, self.point_shape, [part.expand(batch_shape) for part in self.parts])
 
     def __repr__(self) -> str:
         return f"FactorizedDistribution({len(self.parts)} x {self.parts[0]})"
@@ -129,9 +133,13 @@ class FactorizedResampledBase(LazyDistribution):
         for group, own in zip(self._groups(), columns, strict=True):
             group.begin(own, context, generator, steps, stop)
 
-    def estimate_normalizer(self, relative_error: float = 1e-3, **options: Any) -> list[Normalizer]:
+    def estimate_normalizer(self, relative_error: float = 1e-3, *, seed: int = 0, **options: Any) -> list[Normalizer]:
         """:meth:`ResampledBase.estimate_normalizer` of every group, with proposals of its own."""
-        return [group.estimate_normalizer(relative_error, **{"seed": i, **options}) for i, group in enumerate(self._groups())]
+        generator, found = torch.Generator().manual_seed(seed), []
+        for group in self._groups():  # seeds that no other estimate uses: not those of validations
+            own = int(torch.randint(2**62, (), generator=generator))
+            found.append(group.estimate_normalizer(relative_error, seed=own, **options))
+        return found
 
     def propose(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Points of the proposals, not resampled; (n,d)."""

@@ -14,7 +14,7 @@ from ..estimator import LazyDistribution
 from ..geometry import Shape
 from ..kernel import kernel_for
 from ..manifolds import from_config
-from ..neighbors import distance, length_unit
+from ..starts import bump_around
 
 
 @checkpoint.register_model
@@ -69,14 +69,8 @@ class KernelModel(LazyDistribution):
     def reset(self, x: Tensor | None, background: float) -> None:
         """A bump that covers the data ``x`` (n,*E)."""
         self.raw.zero_()
-        if x is None or not self.kernel.has_location:
-            return
-        where = geometry.to_raw(self.manifold, x).mean(0)
-        center = geometry.from_raw(self.manifold, where, self.point_shape)
-        far = distance(self.manifold, center.expand_as(x), x) / length_unit(self.manifold)
-        scale = float((far.square().mean() / self.kernel.dim).sqrt())
-        self.raw[: len(where)] = where
-        self.raw[len(where) :] = self.kernel.raw_from_scale(min(scale, self.kernel.max_scale))
+        if x is not None and self.kernel.has_location:
+            self.raw.copy_(bump_around(self.kernel, x))
 
     def config(self) -> dict[str, Any]:
         """JSON description of everything but the tensors."""

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.optimize import linear_sum_assignment
 from scipy.sparse.csgraph import dijkstra
+from scipy.spatial import cKDTree
 from torch import Tensor
 
 from ..bases import neighbour_graph
@@ -62,6 +64,19 @@ def spread_labels(x: Tensor, known: Tensor, labels: Tensor) -> Tensor:
     graph.data = np.maximum(graph.data**2, np.finfo(float).tiny)
     sources = dijkstra(graph, directed=False, indices=range(len(known)), min_only=True, return_predecessors=True)[2]
     return labels[torch.as_tensor(sources[len(known) :]).long().to(labels.device)]
+
+
+def named_clusters(clusters: Tensor, x: Tensor, known: Tensor, labels: Tensor, n_components: int) -> Tensor:
+    """Clusters (n) of points (n,f), renamed so that most known points (m,f) are in the cluster of their label (m).
+
+    >>> x, known = torch.tensor([[0.0], [0.1], [9.0]]), torch.tensor([[9.1]])
+    >>> named_clusters(torch.tensor([0, 0, 1]), x, known, torch.tensor([0]), n_components=2)
+    tensor([1, 1, 0])
+    """
+    nearest = cKDTree(x.double().cpu().numpy()).query(known.double().cpu().numpy())[1]
+    shared = np.zeros((n_components, n_components))
+    np.add.at(shared, (clusters.cpu().numpy()[nearest], labels.cpu().numpy()), 1)
+    return torch.as_tensor(linear_sum_assignment(shared, maximize=True)[1]).to(clusters)[clusters]
 
 
 class LabelledBound:

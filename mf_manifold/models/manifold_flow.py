@@ -23,6 +23,7 @@ from .flow import Flow, FlowDistribution, standard_normal
 from .learned_manifold import LearnedManifoldDistribution, SplitLaw
 from .manifold_start import intrinsic_coordinates, noise_scale
 
+ROUNDING = 10  # times the precision of numbers: noise below that has no scale
 START_BATCH, START_RATE = 256, 1e-2
 START_SCALE = 0.003  # weight of the scale of v among least squares of standardised coordinates
 TRIALS, TRIAL_SHARE, LENGTH = 4, 4, 2  # starts that are tried, for this part of the steps; steps of the best, relative
@@ -64,7 +65,8 @@ class ManifoldFlow(LazyDistribution):
             them.
 
     Raises:
-        ValueError: another manifold, a latent dimension out of range, numbers that are not positive.
+        ValueError: another manifold, a latent dimension out of range, numbers that are not positive; in a fit, data without
+            noise of which it is to be estimated.
         ImportError: zuko is not installed.
 
     Reference: Razavi, Mehmanchi, Hosseini, Tavassolipour (2022), Joint manifold learning and density estimation using
@@ -242,9 +244,19 @@ class ManifoldFlow(LazyDistribution):
             return
         u, rows = intrinsic_coordinates(x, self.latent_dim, generator)
         if self.options["noise"] is None:
-            self.noise = self.noise.new_tensor(noise_scale(x[rows], u))
+            self.noise = self.noise.new_tensor(self._noise_of(x[rows], u))
         if self.options["start"]:
             self._find_start(x[rows], u, generator, steps, stop)
+
+    def _noise_of(self, x: Tensor, u: Tensor) -> float:
+        """The estimate of sigma, where it is more than rounding."""
+        noise = noise_scale(x, u)
+        if not noise > ROUNDING * torch.finfo(x.dtype).eps * float(self.flow.spread.max()):
+            raise ValueError(
+                f"Expected data with noise around a manifold of dimension {self.latent_dim}, got data that are {noise:.1e} off "
+                "one: exactly on it, or mostly copies. Add noise to them, remove the copies, or pass noise=."
+            )
+        return noise
 
     def _find_start(self, x: Tensor, u: Tensor, generator: torch.Generator, steps: int, stop: Callable[[], bool]) -> None:
         """Regress from several fresh weights for a while, some of which get stuck, and from the best of them on."""

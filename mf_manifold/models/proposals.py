@@ -17,7 +17,7 @@ from ..kernel import Kernel, kernel_for
 from ..manifolds import Grassmann
 from ..manifolds.product import split
 from ..mixture import Mixture
-from ..starts import covering_law
+from ..starts import bump_around, covering_law
 
 SCOUTS = 4096  # points of a proposal that show where its coordinates are
 Law = KernelDistribution | Mixture
@@ -43,7 +43,7 @@ def _(manifold: geoopt.ProductManifold, x: Tensor) -> Tensor:
 class Proposal(nn.Module):
     """A law with standardised coordinates of its points.
 
-    Subclasses implement :meth:`law`; fits call :meth:`begin`.
+    Subclasses implement :meth:`law`; fits call :meth:`reset`, and :meth:`begin` where there are points.
     """
 
     kernel: Kernel
@@ -64,6 +64,9 @@ class Proposal(nn.Module):
     def law(self) -> Law:
         """The distribution, differentiable in what is learned."""
         raise NotImplementedError
+
+    def reset(self) -> None:
+        """Make what is learned as it was at first."""
 
     def begin(self, x: Tensor) -> None:
         """Start what is learned at points (n,*E)."""
@@ -150,6 +153,11 @@ class NormalProposal(Proposal):
         return KernelDistribution(self.kernel, {"loc": self.loc, "scale": self.log_scale.exp()}, validate_args=False)
 
     @torch.no_grad()
+    def reset(self) -> None:
+        self.loc.zero_()
+        self.log_scale.zero_()
+
+    @torch.no_grad()
     def begin(self, x: Tensor) -> None:
         self.loc.copy_(x.mean(0))
         spread = x.std(0).flatten()
@@ -168,19 +176,23 @@ class LearnedProposal(Proposal):
     def __init__(self, kernel: Kernel) -> None:
         super().__init__(kernel.manifold, kernel.point_shape)
         self.kernel = kernel
-        start = torch.zeros(kernel.num_raw)
-        start[kernel.num_raw - kernel.num_raw_shape :] = kernel.raw_from_scale(1.0)
-        self.raw = nn.Parameter(start)
-        self.begin(covering_law(kernel.manifold, kernel.point_shape, 1.0).sample((SCOUTS,), torch.Generator().manual_seed(0)))
+        self.raw = nn.Parameter(torch.zeros(kernel.num_raw))
+        self.reset()
 
     def law(self) -> KernelDistribution:
         return KernelDistribution(self.kernel, self.kernel.params(self.raw), validate_args=False)
 
     @torch.no_grad()
+    def reset(self) -> None:
+        self.raw.zero_()
+        self.raw[self.kernel.num_raw - self.kernel.num_raw_shape :] = self.kernel.raw_from_scale(1.0)
+        law = covering_law(self.kernel.manifold, self.kernel.point_shape, 1.0)
+        self.begin(law.sample((SCOUTS,), torch.Generator().manual_seed(0)))
+
+    @torch.no_grad()
     def begin(self, x: Tensor) -> None:
         if self.kernel.has_location:
-            center = geometry.to_raw(self.kernel.manifold, x).mean(0)
-            self.raw[: len(center)] = center.to(self.raw)
+            self.raw.copy_(bump_around(self.kernel, x))
         self.standardise()
 
     def config(self) -> dict[str, Any]:

@@ -206,8 +206,9 @@ class ResampledBase(LazyDistribution):
         return Normalizer(mean, error, n)
 
     def reset(self, x: Tensor | None, background: float) -> None:
-        """A new acceptance network; ``background`` is not used: truncation leaves the proposal everywhere."""
+        """A new acceptance network and proposal; ``background`` is not used: truncation leaves the proposal everywhere."""
         like = self.normalizer
+        self.proposal.reset()
         self.build_network()
         self.to(like)
         self.settle()

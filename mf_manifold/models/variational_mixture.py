@@ -15,7 +15,7 @@ from ..clustering import cluster_labels
 from ..estimator import LazyDistribution
 from ..losses import Batch
 from .component_mixture import ComponentMixture
-from .labelled import LabelledBound, checked_labels, split_rows, spread_labels
+from .labelled import LabelledBound, checked_labels, named_clusters, split_rows, spread_labels
 from .variational import Encoder, evidence_lower_bound, log_prob_of_own
 
 STARTS = ("clusters", "random")
@@ -39,7 +39,7 @@ class VariationalMixture(LazyDistribution):
     A fit with ``start="clusters"`` begins with k-means on the manifold: every component is made for the points of a cluster,
     then components and network are fitted to the clusters for up to 400 steps, and only then the bound takes over. From random
     starts components share and split modes. With labels for every component, each datum begins at that of the labelled one that
-    is nearest along the data.
+    is nearest along the data; with labels for some, clusters are given to the components that the labels in them name.
 
     **Measure**: Riemannian volume of the manifold's metric.
 
@@ -234,7 +234,10 @@ class VariationalMixture(LazyDistribution):
         count = len(self.components)
         if self.known is not None and len(self.known[1].unique()) == count:
             return spread_labels(self._features(x), self._features(self.known[0]), self.known[1])
-        return cluster_labels(self.manifold, x, count, seed=int(torch.randint(2**31, ())), restarts=RESTARTS)
+        clusters = cluster_labels(self.manifold, x, count, seed=int(torch.randint(2**31, ())), restarts=RESTARTS)
+        if self.known is None:
+            return clusters
+        return named_clusters(clusters, self._features(x), self._features(self.known[0]), self.known[1], count)
 
     def _features(self, x: Tensor) -> Tensor:
         return geometry.to_raw(self.manifold, x)
