@@ -480,6 +480,14 @@ def test_the_same_seed_gives_the_same_fit_on_float32_and_matrices() -> None:
     assert model.sample((3,), seeded()).shape == (3, 2, 2)
 
 
+def test_components_track_their_averages_from_the_first_step_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    monkeypatch.setattr(KernelModel, "track", lambda self, generator: calls.append(id(self)))
+    model = fit(normals(2), blobs(50)[0], max_steps=7, patience=100)
+    assert len(calls) == 2 * (7 + 7)  # of the warm start, and of the bound
+    assert set(calls) == {id(part) for part in model.parts}
+
+
 def test_components_keep_their_own_learning_rates() -> None:
     parts = [mf.MarginalFlow(SPHERE, (3,), hidden=(8,), shared_shape=shared) for shared in (True, False)]
     model = VariationalMixture(parts, hidden=(8,))

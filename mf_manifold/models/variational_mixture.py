@@ -272,6 +272,8 @@ class VariationalMixture(LazyDistribution):
         for _ in range(steps):
             if stop():
                 break
+            for member in self.members():
+                member.track(generator)
             rows = torch.randint(len(x), (min(BATCH, len(x)),), generator=generator).to(x.device)
             mixture = self(None, self.n_components, generator)
             guessed = self.encoder(x[rows], self.temperature).gather(1, labels[rows].unsqueeze(1)).mean()
