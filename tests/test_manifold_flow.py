@@ -289,7 +289,13 @@ def test_models_return_from_their_files_and_runs_resume(tmp_path: Path, second: 
     with pytest.raises(KeyboardInterrupt):
         small().fit(arc(100), max_steps=60, patience=99, progress=False, checkpoint=tmp_path / "run", objective=Interrupt(30))
     resumed = small().fit(
-        arc(100), max_steps=60, progress=False, checkpoint=tmp_path / "run", resume=True, objective=Interrupt(0)
+        arc(100),
+        max_steps=60,
+        patience=99,
+        progress=False,
+        checkpoint=tmp_path / "run",
+        resume=True,
+        objective=Interrupt(0),
     )
     assert torch.equal(resumed.noise, whole.noise)
     assert torch.equal(resumed.log_prob(arc(10)), whole.log_prob(arc(10)))
